@@ -1,0 +1,32 @@
+"""The command line: `mmrec COMMAND`. Each command is a module here; `streams` and `model_export` plug theirs in.
+
+Plugged-in commands come through the entry-point group `mmrec.commands`, as this package must not import them.
+"""
+
+import sys
+from importlib.metadata import entry_points
+
+import typer
+
+from mmrec_stream.errors import UserError
+
+app = typer.Typer(
+    name="mmrec",
+    help="A streaming, multimodal, hybrid recommender on Kafka.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake ends it with one readable line and status 1."""
+    for plugin in sorted(entry_points(group="mmrec.commands"), key=lambda plugin: plugin.name):
+        app.command(plugin.name)(plugin.load())
+    try:
+        app()
+    except UserError as error:
+        typer.secho(f"mmrec: {error}", fg=typer.colors.RED, err=True)
+        sys.exit(1)

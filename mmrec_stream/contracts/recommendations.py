@@ -1,0 +1,60 @@
+"""Recommendation lists: what one user should be shown next, why, and how long it took to know."""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from mmrec_stream.contracts.fields import Id, Offset, Partition, SchemaVersion
+
+Milliseconds = Annotated[float, Meta(description="milliseconds since 1970, UTC, with fractions")]
+
+
+class Recommended(Struct, kw_only=True, frozen=True, omit_defaults=True, gc=False):
+    """One place of a list. `score` = α·`p_user` + (1 − α)·`p_item`."""
+
+    item_id: Id
+    score: float
+    p_user: float = 0.0
+    p_item: float = 0.0
+
+
+class Cause(Struct, kw_only=True, frozen=True, gc=False):
+    """The newest event that the list takes into account."""
+
+    topic: str
+    partition: Partition
+    offset: Offset
+
+
+class Times(Struct, kw_only=True, frozen=True, gc=False):
+    """When the causing event passed each step of the way."""
+
+    event: Milliseconds
+    """When it happened, by its producer."""
+    appended: Milliseconds
+    """When the broker has it in its log (the record's timestamp)."""
+    fetched: Milliseconds
+    folded: Milliseconds
+    scored: Milliseconds
+    published: Milliseconds
+    """When the list was handed to the producer."""
+
+
+class RecommendationList(Struct, kw_only=True, frozen=True, omit_defaults=True, gc=False):
+    """A user's fresh list. A newer list of the same user replaces it. The key is the user id."""
+
+    list_id: Id
+    user_id: Id
+    items: list[Recommended]
+    release: Id
+    strategy: Literal["hybrid", "popular"]
+    """`popular`: nothing is known of the user that the release can use."""
+    cause: Cause
+    times: Times
+    alpha: float = 1.0
+    v: SchemaVersion = 1
+
+
+encode_list = msgspec.json.Encoder(decimal_format="number").encode
+decode_list = msgspec.json.Decoder(RecommendationList).decode

@@ -1,0 +1,111 @@
+"""Settings: every value the product can be told, read from `MMREC_*` variables and a `.env` file.
+
+Secrets come from the environment alone and are never printed.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import field_validator
+
+from mmrec_stream.errors import UserError
+
+
+class Settings(BaseSettings):
+    """What can be set. The environment variable of a field is `MMREC_` and its name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix="MMREC_", env_file=".env", extra="ignore", frozen=True)
+
+    bootstrap: str = "127.0.0.1:9092"
+    """Kafka's bootstrap servers, `host:port[,host:port…]`."""
+
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """How to talk to the brokers."""
+
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    """SASL mechanism, where the protocol is a SASL one."""
+
+    sasl_username: str | None = None
+    """SASL user."""
+
+    sasl_password: SecretStr | None = None
+    """SASL password."""
+
+    ssl_ca: Path | None = None
+    """Certificate authority file for TLS; the system's where unset."""
+
+    prefix: str = "mmrec."
+    """What the names of all our topics begin with."""
+
+    app_id: str = "mmrec"
+    """The workers' consumer group, and the beginning of the changelog's name."""
+
+    behaviour_topics: Annotated[list[str], NoDecode] = []
+    """Further topics with behaviour events of your own, comma-separated full names. They need as many partitions as
+    ours, and events keyed by user id with murmur2 (`mmrec doctor` checks)."""
+
+    partitions: Annotated[int, Field(ge=1, le=1024)] = 4
+    """Partitions of the topics that `mmrec topics` creates: the most workers that can share the work."""
+
+    replication: Annotated[int, Field(ge=1, le=9)] = 1
+    """Replication factor of the topics that `mmrec topics` creates. Use 3 in production."""
+
+    data_dir: Path = Path("var")
+    """Where releases, logs and the play broker's data lie."""
+
+    list_size: Annotated[int, Field(ge=1, le=200)] = 20
+    """Items in a recommendation list."""
+
+    provider: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs. `auto` takes CUDA when a test run on it succeeds; `cuda` refuses to start without."""
+
+    scoring_threads: Annotated[int, Field(ge=0, le=64)] = 0
+    """Threads of one scoring run; 0 lets ONNX Runtime choose."""
+
+    score_batch: Annotated[int, Field(ge=1, le=4096)] = 64
+    """Most users in one scoring run. 64 is where the cost per user stops falling on two cores; larger batches only
+    add latency."""
+
+    lists: bool = True
+    """Whether the worker publishes recommendation lists; without, it only keeps profiles."""
+
+    repurchase_days: Annotated[float, Field(ge=0)] = 30.0
+    """How long a bought item stays out of its buyer's lists."""
+
+    max_future_s: Annotated[float, Field(ge=0)] = 3600.0
+    """How far an event time may lie ahead of the worker's clock: clocks disagree by seconds, a wrong time zone by
+    an hour or more, and one event from next year would make a profile forget all that came before it."""
+
+    max_event_bytes: Annotated[int, Field(ge=256)] = 65_536
+    """Larger behaviour records go to the dead letters."""
+
+    web_host: str = "127.0.0.1"
+    """Where a worker serves health and metrics."""
+
+    web_port: Annotated[int, Field(ge=0, le=65_535)] = 6066
+    """Port of health and metrics; 0 takes a free one."""
+
+    @field_validator("behaviour_topics", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+    @property
+    def releases_dir(self) -> Path:
+        """Where releases are kept, one folder each."""
+        return self.data_dir / "releases"
+
+
+def load_settings(**overrides: object) -> Settings:
+    """The settings from the environment, with `overrides` (those that are not None) on top.
+
+    Raises:
+        UserError: a value is wrong; names the variable.
+    """
+    try:
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        lines = [f"MMREC_{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
+        raise UserError("wrong setting: " + "; ".join(lines)) from None
