@@ -1,0 +1,250 @@
+"""Splits: which interactions a model may learn from, and the cases it is then asked about.
+
+A case is one moment of one user: the history up to it, and what the user then took.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmrec_stream.errors import UserError
+from mmrec_stream.evaluation.dataset import Dataset, Interactions
+
+SplitName = Literal["time", "leave-one-out", "last-basket"]
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Lists of different lengths in one array: list i is values[offsets[i]:offsets[i + 1]]."""
+
+    values: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, lists: list[NDArray[np.integer]]) -> "Ragged":
+        """The lists, concatenated."""
+        values = np.concatenate(lists).astype(np.int64) if lists else np.empty(0, dtype=np.int64)
+        return cls(values, np.cumsum([0, *map(len, lists)], dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> NDArray[np.int64]:
+        return self.values[self.offsets[index] : self.offsets[index + 1]]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Length of each list, shape (lists,)."""
+        return np.diff(self.offsets)
+
+    def where(self, keep: NDArray[np.integer]) -> "Ragged":
+        """The lists that `keep` numbers, in that order."""
+        lengths = self.lengths[keep]
+        offsets = np.r_[0, np.cumsum(lengths)]
+        inner = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+        return Ragged(self.values[np.repeat(self.offsets[:-1][keep], lengths) + inner], offsets)
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Moments to recommend at. Histories are oldest first and never empty.
+
+    A history is a run of rows of `log`, so that nothing is copied: case i has seen log[starts[i]:ends[i]].
+    """
+
+    log: Interactions
+    users: NDArray[np.int32]
+    """(cases,)."""
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    times: NDArray[np.int64]
+    """The moment of each case in ms, (cases,): when its first target was taken."""
+    targets: Ragged
+    """Items that were taken, without repeats."""
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def history(self, index: int) -> NDArray[np.int32]:
+        """The items that case `index` has seen, oldest first."""
+        return self.log.items[self.starts[index] : self.ends[index]]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Length of each history, shape (cases,)."""
+        return self.ends - self.starts
+
+    def where(self, keep: NDArray[np.integer]) -> "Cases":
+        """The cases that `keep` numbers."""
+        return Cases(
+            self.log, self.users[keep], self.starts[keep], self.ends[keep], self.times[keep], self.targets.where(keep)
+        )
+
+
+@dataclass(frozen=True)
+class Split:
+    """What may be learned from, what may be tuned on, and what is judged on.
+
+    A method is fitted on `train`, chooses its settings on `validation`, and is judged on `test`. Where `refit` is
+    given, it is fitted on that (training and validation events together) with the settings chosen before, and the
+    refitted model is judged.
+    """
+
+    train: Interactions
+    validation: Cases
+    test: Cases
+    refit: Interactions | None = None
+    mask_history: bool = True
+    """Whether what a user has had before may not be recommended and does not count as a target."""
+
+
+def leave_one_out(dataset: Dataset) -> Split:
+    """Each user's last interaction is the test target, the one before it the validation target.
+
+    Fitted on the rest; the test's histories hold the validation target. Users with fewer than three interactions are
+    learned from and not judged.
+    """
+    log = dataset.interactions
+    offsets = log.offsets(dataset.users)
+    judged = np.flatnonzero(np.diff(offsets) >= 3)
+    starts, ends = offsets[:-1][judged], offsets[1:][judged]
+    held_out = np.zeros(len(log), dtype=bool)
+    held_out[ends - 1] = held_out[ends - 2] = True
+    return Split(
+        train=log.where(~held_out),
+        validation=_next_item(log, judged, starts, ends - 2),
+        test=_next_item(log, judged, starts, ends - 1),
+    )
+
+
+def last_basket(dataset: Dataset) -> Split:
+    """Each user's last day is the test basket, of the days before it the last one is the validation basket.
+
+    Targets are what the user had not had before. Users with a single day are learned from and not judged, those
+    with two are judged but not tuned on.
+    """
+    log = dataset.interactions
+    days = log.times // 86_400_000
+    first_of_day = np.r_[True, (log.users[1:] != log.users[:-1]) | (days[1:] != days[:-1])]
+    basket_starts = np.flatnonzero(first_of_day)
+    basket_users = log.users[basket_starts]
+    basket_ends = np.r_[basket_starts[1:], len(log)]
+    last = np.r_[basket_users[1:] != basket_users[:-1], True]
+    rank = np.arange(len(basket_users)) - np.searchsorted(basket_users, basket_users)
+    user_starts = log.offsets(dataset.users)[basket_users]
+    test = np.flatnonzero(last & (rank >= 1))
+    tune = test[rank[test] >= 2] - 1
+    in_test, in_validation = np.zeros(len(log), dtype=bool), np.zeros(len(log), dtype=bool)
+    for basket in test:
+        in_test[basket_starts[basket] : basket_ends[basket]] = True
+    for basket in tune:
+        in_validation[basket_starts[basket] : basket_ends[basket]] = True
+    return Split(
+        train=log.where(~(in_test | in_validation)),
+        validation=_new_items(log, basket_users[tune], user_starts[tune], basket_starts[tune], basket_ends[tune]),
+        test=_new_items(log, basket_users[test], user_starts[test], basket_starts[test], basket_ends[test]),
+        refit=log.where(~in_test),
+    )
+
+
+def global_time(dataset: Dataset, test_share: float = 0.1, validation_share: float = 0.1) -> Split:
+    """Two moments cut the log: fitted on what came before the first, tuned between them, judged after the second.
+
+    `test_share` and `validation_share` are shares of the interactions. A case is each user's first new item after
+    the cut, with all that the user did before the cut as history; users without history are not judged.
+
+    Raises:
+        UserError: The log is too short to leave anything to learn from or to judge on.
+    """
+    log = dataset.interactions
+    if not 0 < test_share < 1 or not 0 < validation_share < 1 - test_share:
+        raise UserError("a time split needs shares above 0 that leave something to learn from")
+    tune_from, test_from = np.quantile(log.times, [1 - test_share - validation_share, 1 - test_share]).astype(np.int64)
+    split = Split(
+        train=log.where(log.times < tune_from),
+        validation=_after_cut(log.where(log.times < test_from), dataset.users, int(tune_from)),
+        test=_after_cut(log, dataset.users, int(test_from)),
+        refit=log.where(log.times < test_from),
+    )
+    if not len(split.train) or not len(split.validation) or not len(split.test):
+        raise UserError(
+            f"data set {dataset.name}: {len(log)} interactions leave nothing to learn from or to judge on by time; "
+            "use leave-one-out or a longer log"
+        )
+    return split
+
+
+def split_of(dataset: Dataset, name: SplitName) -> Split:
+    """The split called `name`; a log without a clock has no time split, so leave-one-out is used for it."""
+    if name == "time" and dataset.timed:
+        return global_time(dataset)
+    return last_basket(dataset) if name == "last-basket" else leave_one_out(dataset)
+
+
+def next_clicks(log: Interactions, users: int, first_position: int = 1) -> Cases:
+    """One case for every interaction after a user's first: all before it is history, it alone is the target."""
+    rows = np.flatnonzero(log.positions() >= first_position)
+    owners = log.users[rows]
+    return _next_item(log, owners, log.offsets(users)[owners], rows)
+
+
+def _next_item(
+    log: Interactions, users: NDArray[np.integer], starts: NDArray[np.int64], targets: NDArray[np.int64]
+) -> Cases:
+    """The cases whose history ends right before the row that is their target."""
+    return Cases(
+        log,
+        users.astype(np.int32),
+        starts,
+        targets,
+        log.times[targets],
+        Ragged(log.items[targets].astype(np.int64), np.arange(len(targets) + 1, dtype=np.int64)),
+    )
+
+
+def _new_items(
+    log: Interactions,
+    users: NDArray[np.int32],
+    starts: NDArray[np.int64],
+    cuts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+) -> Cases:
+    """The cases whose targets are the items of rows cuts:ends that are not in starts:cuts, where there are any."""
+    targets = [
+        np.setdiff1d(log.items[cut:end], log.items[start:cut])
+        for start, cut, end in zip(starts, cuts, ends, strict=True)
+    ]
+    judged = np.array([case for case, items in enumerate(targets) if len(items)], dtype=np.int64)
+    return Cases(
+        log,
+        users[judged],
+        starts[judged],
+        cuts[judged],
+        log.times[cuts[judged]],
+        Ragged.of([targets[i] for i in judged]),
+    )
+
+
+def _after_cut(log: Interactions, users: int, cut: int) -> Cases:
+    """Each user's first new item at or after `cut`; the history is all before the cut."""
+    offsets = log.offsets(users)
+    before = np.bincount(log.users[log.times < cut], minlength=users)
+    starts, cuts, ends = offsets[:-1], offsets[:-1] + before, offsets[1:]
+    judged: list[int] = []
+    firsts: list[int] = []
+    for user in np.flatnonzero((before > 0) & (cuts < ends)):
+        new = np.flatnonzero(~np.isin(log.items[cuts[user] : ends[user]], log.items[starts[user] : cuts[user]]))
+        if len(new):
+            judged.append(int(user))
+            firsts.append(int(cuts[user] + new[0]))
+    owners, rows = np.array(judged, dtype=np.int64), np.array(firsts, dtype=np.int64)
+    return Cases(
+        log,
+        owners.astype(np.int32),
+        starts[owners],
+        cuts[owners],
+        log.times[rows],
+        Ragged(log.items[rows].astype(np.int64), np.arange(len(rows) + 1, dtype=np.int64)),
+    )
