@@ -105,6 +105,9 @@ class Follow(_Event, tag="follow", kw_only=True):
     """The user follows another user or a brand: exactly one of the two is named."""
 
     CODE: ClassVar[EventType] = EventType.FOLLOW
+    item_id: ClassVar[str] = ""
+    category: ClassVar[None] = None
+    price: ClassVar[None] = None
     followed_user_id: Id | None = None
     brand: Label | None = None
 

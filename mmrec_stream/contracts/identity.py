@@ -16,12 +16,12 @@ def id_key(text: str) -> int:
     Keys are what profiles hold, so they must not change between releases or machines.
     Two ids share a key with probability n²/2⁶⁵: about 3·10⁻⁸ for a million items.
     """
-    return xxh3_64_intdigest(text) or 1
+    return xxh3_64_intdigest(text.encode()) or 1
 
 
 def id_keys(texts: Iterable[str]) -> NDArray[np.uint64]:
     """`id_key` of each text, as one array of shape (texts,)."""
-    return np.fromiter((xxh3_64_intdigest(text) or 1 for text in texts), dtype=np.uint64)
+    return np.fromiter((xxh3_64_intdigest(text.encode()) or 1 for text in texts), dtype=np.uint64)
 
 
 def short_key(text: str) -> int:
@@ -31,12 +31,12 @@ def short_key(text: str) -> int:
 
 def list_id(user_id: str, topic: str, partition: int, offset: int, release: str) -> str:
     """The id of a recommendation list, derived from its cause alone, so that a repeat is known as one."""
-    return xxh3_128_hexdigest(f"{user_id}\0{topic}\0{partition}\0{offset}\0{release}")
+    return xxh3_128_hexdigest(f"{user_id}\0{topic}\0{partition}\0{offset}\0{release}".encode())
 
 
 def source_key(topic: str, partition: int) -> int:
     """A 32-bit key of a source partition, never 0."""
-    return (xxh3_64_intdigest(f"{topic}\0{partition}") & 0xFFFFFFFF) or 1
+    return (xxh3_64_intdigest(f"{topic}\0{partition}".encode()) & 0xFFFFFFFF) or 1
 
 
 def partition_of(key: bytes, partitions: int) -> int:

@@ -1,0 +1,197 @@
+"""Apache Kafka from any distribution's `libs/`: one KRaft node on loopback, started straight from the jars."""
+
+import base64
+import os
+import re
+import secrets
+import shutil
+import subprocess
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+from mmrec_stream.brokers.base import LOOPBACK, Broker, free_port
+from mmrec_stream.errors import UserError
+
+JAVA_MINIMUM = 17
+"""What Apache Kafka 4 needs; 3.x runs on it too."""
+
+HEAP = ("-Xms128m", "-Xmx1g")
+"""A player's broker: 1 GiB carries the 2 M events of the benchmarks without a pause of note."""
+
+_LOG4J1 = """\
+log4j.rootLogger=WARN, out
+log4j.appender.out=org.apache.log4j.ConsoleAppender
+log4j.appender.out.layout=org.apache.log4j.PatternLayout
+log4j.appender.out.layout.ConversionPattern=[%d] %p %m (%c)%n
+"""
+_LOG4J2 = """\
+status = error
+appender.out.type = Console
+appender.out.name = out
+appender.out.layout.type = PatternLayout
+appender.out.layout.pattern = [%d] %p %m (%c)%n
+rootLogger.level = warn
+rootLogger.appenderRef.out.ref = out
+"""
+
+
+class ApacheKafka(Broker):
+    """One Kafka node, broker and controller in one. Data survive a restart and a crash."""
+
+    keeps_data = True
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        port: int = 0,
+        data: Path | None = None,
+        properties: Mapping[str, str] | None = None,
+    ) -> None:
+        """Choose where the broker will be.
+
+        Args:
+            home: folder with the distribution's `libs/`.
+            port: client port; 0 takes a free one.
+            data: folder for data and log; a temporary one where None.
+            properties: further pairs of server.properties; they win over ours.
+        """
+        super().__init__(port=port, data=data)
+        self.home = home.absolute()
+        self.properties = dict(properties or {})
+        self._controller_port = free_port()
+
+    @property
+    def name(self) -> str:
+        """The broker's name and version, for people."""
+        return f"Apache Kafka {kafka_version(self.home)}"
+
+    @property
+    def _config(self) -> Path:
+        return self.data / "server.properties"
+
+    def _command(self) -> list[str]:
+        return [*self._java(), "kafka.Kafka", str(self._config)]
+
+    def _prepare(self) -> None:
+        (self.data / "log4j.properties").write_text(_LOG4J1)
+        (self.data / "log4j2.properties").write_text(_LOG4J2)
+        self._config.write_text("".join(f"{name}={value}\n" for name, value in self._server_properties().items()))
+        if (self.data / "log" / "meta.properties").exists():
+            return
+        cluster = base64.urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
+        command = [
+            *self._java(),
+            "kafka.tools.StorageTool",
+            "format",
+            "--ignore-formatted",
+            f"--cluster-id={cluster}",  # with `=`: an id may begin with a dash
+            "-c",
+            str(self._config),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise UserError(f"{self.name} could not format {self.data}:\n{done.stdout}{done.stderr}")
+
+    def _server_properties(self) -> dict[str, str]:
+        controller = f"{LOOPBACK}:{self._controller_port}"
+        ours = {
+            "process.roles": "broker,controller",
+            "node.id": "1",
+            "controller.quorum.voters": f"1@{controller}",
+            "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://{controller}",
+            "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
+            "controller.listener.names": "CONTROLLER",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "log.dirs": str(self.data / "log"),
+            # One node can hold one replica of its internal topics, and few partitions of them start faster.
+            "offsets.topic.replication.factor": "1",
+            "offsets.topic.num.partitions": "4",
+            "transaction.state.log.replication.factor": "1",
+            "transaction.state.log.min.isr": "1",
+            "transaction.state.log.num.partitions": "4",
+            # The default of 3 s makes the first member of every group wait for others that never come.
+            "group.initial.rebalance.delay.ms": "0",
+            # After a crash the controller refuses the broker until its old session ends: the default of 9 s is a
+            # long wait for a player, and below 3 s a busy machine's pauses would count as a crash.
+            "broker.session.timeout.ms": "3000",
+            "broker.heartbeat.interval.ms": "500",
+            # A misspelt topic is an error here as it is in production.
+            "auto.create.topics.enable": "false",
+        }
+        return ours | self.properties
+
+    def _java(self) -> list[str]:
+        log4j1, log4j2 = (self.data / name for name in ("log4j.properties", "log4j2.properties"))
+        return [
+            _java_binary(),
+            *HEAP,
+            "-XX:+UseG1GC",
+            "-XX:MaxGCPauseMillis=20",
+            f"-Dlog4j.configuration=file:{log4j1}",  # Kafka 3
+            f"-Dlog4j2.configurationFile={log4j2}",  # Kafka 4
+            "-cp",
+            str(self.home / "libs" / "*"),
+        ]
+
+
+def why_no_kafka(home: Path | None = None) -> str | None:
+    """Why Apache Kafka cannot run here; None where it can.
+
+    Args:
+        home: folder with `libs/`; KAFKA_HOME where None.
+    """
+    home = home or kafka_home()
+    if home is None:
+        return "KAFKA_HOME is not set"
+    if kafka_version(home) is None:
+        return f"KAFKA_HOME={home} has no libs/ with Kafka's jars"
+    java = java_version(_java_binary())
+    if java is None:
+        return f"no Java: install {JAVA_MINIMUM} or newer, or set JAVA_HOME"
+    if java < JAVA_MINIMUM:
+        return f"Java {java} is too old: Kafka needs {JAVA_MINIMUM} or newer"
+    return None
+
+
+def apache_kafka(port: int = 0, data: Path | None = None, properties: Mapping[str, str] | None = None) -> ApacheKafka:
+    """Apache Kafka at KAFKA_HOME, not started.
+
+    Raises:
+        UserError: it cannot run here.
+    """
+    home = kafka_home()
+    if home is None or (reason := why_no_kafka(home)):
+        raise UserError(f"no Apache Kafka: {reason if home else why_no_kafka()}")
+    return ApacheKafka(home, port=port, data=data, properties=properties)
+
+
+def kafka_home() -> Path | None:
+    """The folder that KAFKA_HOME names."""
+    home = os.environ.get("KAFKA_HOME")
+    return Path(home) if home else None
+
+
+def kafka_version(home: Path) -> str | None:
+    """The version of the Kafka in `home`, by its jars; None where there is none."""
+    for jar in (home / "libs").glob("kafka-clients-*.jar"):
+        if match := re.fullmatch(r"kafka-clients-(\d[\w.-]*)\.jar", jar.name):
+            return match[1]
+    return None
+
+
+@cache
+def java_version(java: str) -> int | None:
+    """The major version of a `java` binary; None where it does not run."""
+    try:
+        out = subprocess.run([java, "-version"], capture_output=True, text=True, check=True, timeout=30).stderr
+    except (OSError, subprocess.SubprocessError):
+        return None
+    match = re.search(r'version "(?:1\.)?(\d+)', out)
+    return int(match[1]) if match else None
+
+
+def _java_binary() -> str:
+    home = os.environ.get("JAVA_HOME")
+    return str(Path(home) / "bin" / "java") if home else (shutil.which("java") or "java")
