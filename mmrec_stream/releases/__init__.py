@@ -1,0 +1,18 @@
+"""Model releases: what one says of itself, how it is written, verified, loaded and kept."""
+
+from mmrec_stream.releases.folder import Release, announcement, load_release, verify_release, write_release
+from mmrec_stream.releases.manifest import Manifest
+from mmrec_stream.releases.store import list_releases, new_version, newest_release, prune_releases
+
+__all__ = [
+    "Manifest",
+    "Release",
+    "announcement",
+    "list_releases",
+    "load_release",
+    "new_version",
+    "newest_release",
+    "prune_releases",
+    "verify_release",
+    "write_release",
+]

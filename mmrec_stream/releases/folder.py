@@ -1,0 +1,233 @@
+"""A release as a folder: written whole or not at all, and verified whole before anything of it is loaded."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from mmrec_stream.contracts.releases import ReleaseAnnouncement
+from mmrec_stream.errors import UserError
+from mmrec_stream.releases.manifest import FORMAT, FileEntry, Manifest, decode_manifest, encode_manifest
+
+MANIFEST = "manifest.json"
+ITEM_ENCODER = "item_encoder.onnx"
+RANKER = "ranker.onnx"
+ITEM_VECTORS = "item_vectors.npy"
+ITEMS = "items.json"
+NEIGHBOURS = "neighbours.npy"
+NEIGHBOUR_WEIGHTS = "neighbour_weights.npy"
+VOCABULARIES = "vocabularies.json"
+GOLDEN = "golden.npz"
+
+FILES = (ITEM_ENCODER, RANKER, ITEM_VECTORS, ITEMS, NEIGHBOURS, NEIGHBOUR_WEIGHTS, VOCABULARIES, GOLDEN)
+"""What a release consists of, beside its manifest."""
+
+MAX_MANIFEST_BYTES = 1 << 20
+"""A manifest has a few kilobytes; more is not one, and is not read into memory."""
+
+MAX_FILE_BYTES = 32 << 30
+"""Ten million item vectors of 256 floats take 10 GiB; three times that is a mistake, or an attack on the disk."""
+
+_CHUNK = 1 << 20
+"""Bytes hashed at a time: 1 MiB keeps sha256 at full speed and memory flat."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """A verified release, its arrays mapped from disk."""
+
+    path: Path
+    manifest: Manifest
+    item_ids: list[str]
+    item_vectors: NDArray[np.float32]
+    """(items, vector)."""
+    neighbours: NDArray[np.int32]
+    """(items, K), −1 where there is none."""
+    neighbour_weights: NDArray[np.float32]
+    """(items, K), 0 where there is none."""
+    vocabularies: dict[str, list[str]]
+    golden: dict[str, NDArray[np.generic]]
+    """Inputs and outputs of both graphs, by `graph/in/name` and `graph/out/name`."""
+
+
+def write_release(folder: Path, files: Mapping[str, bytes], manifest: Manifest) -> Manifest:
+    """Write a release into `folder`, which must not exist: beside it first, flushed to disk, then renamed.
+
+    Args:
+        folder: Where the release is to lie; its parent is created.
+        files: Content by file name: all of `FILES`.
+        manifest: What it says of itself; its `files` are filled in here.
+
+    Returns:
+        The manifest as written.
+
+    Raises:
+        UserError: The folder exists, or a file is missing or unknown.
+    """
+    if unexpected := set(files) ^ set(FILES):
+        raise UserError(
+            f"a release consists of {', '.join(FILES)}; missing or unknown: {', '.join(sorted(unexpected))}"
+        )
+    if folder.exists():
+        raise UserError(f"{folder} exists; a release is never overwritten, choose another version")
+    entries = {
+        name: FileEntry(sha256=hashlib.sha256(content).hexdigest(), size=len(content))
+        for name, content in sorted(files.items())
+    }
+    complete = msgspec.structs.replace(manifest, files=entries)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        for name, content in files.items():
+            _write(beside / name, content)
+        _write(beside / MANIFEST, msgspec.json.format(encode_manifest(complete), indent=1))
+        # mkdtemp gives the folder to its owner alone; workers may run as another user.
+        beside.chmod(0o755)
+        _sync_folder(beside)
+        beside.rename(folder)
+        _sync_folder(folder.parent)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    return complete
+
+
+def verify_release(path: Path, manifest_sha256: str | None = None) -> Manifest:
+    """Check a release whole: manifest, format, every file's size and sha256, nothing besides.
+
+    Args:
+        path: The release's folder.
+        manifest_sha256: What the manifest's own hash must be (as announced), or None where nobody said.
+
+    Raises:
+        UserError: Something is wrong; names the file and what to do.
+    """
+    if not path.is_dir():
+        raise UserError(f"release {path}: no such folder; check MMREC_DATA_DIR, or write one with `mmrec train`")
+    content = _manifest_bytes(path)
+    if manifest_sha256 is not None and hashlib.sha256(content).hexdigest() != manifest_sha256:
+        raise UserError(f"release {path}: {MANIFEST} is not the one that was announced; copy the release again")
+    try:
+        version = msgspec.json.decode(content, type=_Versioned).format
+        if version != FORMAT:
+            raise UserError(
+                f"release {path}: {MANIFEST} has format {version}, this version reads {FORMAT}; "
+                "export it again with the `mmrec train` of this installation"
+            )
+        manifest = decode_manifest(content)
+    except msgspec.DecodeError as error:
+        raise UserError(f"release {path}: {MANIFEST} cannot be read: {error}") from None
+    if different := set(manifest.files) ^ set(FILES):
+        raise UserError(f"release {path}: {MANIFEST} lacks or adds {', '.join(sorted(different))}")
+    for entry in sorted(path.iterdir()):
+        if entry.name != MANIFEST and entry.name not in manifest.files:
+            raise UserError(f"release {path}: {entry.name} does not belong to it; remove it, or export again")
+    for name, expected in manifest.files.items():
+        _verify_file(path, name, expected)
+    return manifest
+
+
+def load_release(path: Path, manifest_sha256: str | None = None) -> Release:
+    """Verify a release and map its arrays.
+
+    Raises:
+        UserError: As `verify_release`, or the files do not fit each other.
+    """
+    manifest = verify_release(path, manifest_sha256)
+    try:
+        item_ids = msgspec.json.decode((path / ITEMS).read_bytes(), type=list[str])
+        vocabularies = msgspec.json.decode((path / VOCABULARIES).read_bytes(), type=dict[str, list[str]])
+        vectors, neighbours, weights = (
+            np.load(path / name, mmap_mode="r", allow_pickle=False)
+            for name in (ITEM_VECTORS, NEIGHBOURS, NEIGHBOUR_WEIGHTS)
+        )
+        with np.load(path / GOLDEN, allow_pickle=False) as archive:
+            golden = {name: archive[name] for name in archive.files}
+    except (ValueError, OSError, KeyError, msgspec.DecodeError) as error:
+        raise UserError(f"release {path}: a file cannot be read: {error}") from None
+    size = manifest.dimensions
+    _check_array(path, ITEM_VECTORS, vectors, np.float32, (size.items, size.vector))
+    _check_array(path, NEIGHBOURS, neighbours, np.int32, (size.items, size.neighbours))
+    _check_array(path, NEIGHBOUR_WEIGHTS, weights, np.float32, (size.items, size.neighbours))
+    if len(item_ids) != size.items or len(set(item_ids)) != size.items:
+        raise UserError(f"release {path}: {ITEMS} does not have {size.items} different ids")
+    if size.items and (neighbours.min() < -1 or neighbours.max() >= size.items):
+        raise UserError(f"release {path}: {NEIGHBOURS} points outside the {size.items} items")
+    return Release(path, manifest, item_ids, vectors, neighbours, weights, vocabularies, golden)
+
+
+def announcement(path: Path) -> ReleaseAnnouncement:
+    """What to publish on the releases topic for a release that lies at `path` (verified here).
+
+    Raises:
+        UserError: As `verify_release`.
+    """
+    manifest = verify_release(path)
+    return ReleaseAnnouncement(
+        version=manifest.version,
+        path=str(path.resolve()),
+        manifest_sha256=hashlib.sha256(_manifest_bytes(path)).hexdigest(),
+        created=manifest.created,
+        metrics=manifest.metrics,
+    )
+
+
+class _Versioned(msgspec.Struct):
+    format: int
+
+
+def _manifest_bytes(path: Path) -> bytes:
+    file = path / MANIFEST
+    if file.is_symlink() or not file.is_file():
+        raise UserError(f"release {path}: {MANIFEST} is missing or no plain file; export the release again")
+    if file.stat().st_size > MAX_MANIFEST_BYTES:
+        raise UserError(f"release {path}: {MANIFEST} has more than {MAX_MANIFEST_BYTES} bytes, so it is none")
+    return file.read_bytes()
+
+
+def _verify_file(path: Path, name: str, expected: FileEntry) -> None:
+    file = path / name
+    # A link could lead out of the folder, and what it leads to can change after the check.
+    if file.is_symlink() or not file.is_file():
+        raise UserError(f"release {path}: {name} is missing or no plain file; copy the release again")
+    size = file.stat().st_size
+    if size > MAX_FILE_BYTES:
+        raise UserError(f"release {path}: {name} has {size} bytes, more than the {MAX_FILE_BYTES} allowed")
+    if size != expected.size:
+        raise UserError(f"release {path}: {name} has {size} bytes instead of {expected.size}; copy the release again")
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    if digest.hexdigest() != expected.sha256:
+        raise UserError(f"release {path}: {name} was changed (sha256 differs); copy the release again")
+
+
+def _check_array(path: Path, name: str, array: NDArray[np.generic], dtype: type, shape: tuple[int, int]) -> None:
+    if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
+        raise UserError(f"release {path}: {name} is {array.dtype} {array.shape}, not {np.dtype(dtype)} {shape} by rows")
+
+
+def _write(file: Path, content: bytes) -> None:
+    with file.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make renames inside `folder` last through a power cut; where folders cannot be opened, the system sees to it."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""The trainer: from events to a release."""

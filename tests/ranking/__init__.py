@@ -1,0 +1,1 @@
+"""Ranking: the scorer and what it stands on."""

@@ -1,0 +1,1 @@
+"""Releases: written whole, verified whole."""
