@@ -34,7 +34,7 @@ class _Event(Struct, tag_field="type", kw_only=True, frozen=True, omit_defaults=
     session_id: Id | None = None
 
 
-class _ItemEvent(_Event, kw_only=True):
+class _ItemEvent(_Event, kw_only=True, frozen=True):
     """An event about one item. What the catalogue says of the item may come along, for items it lacks."""
 
     item_id: Id
@@ -43,13 +43,13 @@ class _ItemEvent(_Event, kw_only=True):
     price: Price | None = None
 
 
-class View(_ItemEvent, tag="view", kw_only=True):
+class View(_ItemEvent, tag="view", kw_only=True, frozen=True):
     """The item's page was seen."""
 
     CODE: ClassVar[EventType] = EventType.VIEW
 
 
-class Click(_ItemEvent, tag="click", kw_only=True):
+class Click(_ItemEvent, tag="click", kw_only=True, frozen=True):
     """The item was clicked, in a list that `list_id` names if it was one of ours."""
 
     CODE: ClassVar[EventType] = EventType.CLICK
@@ -57,20 +57,20 @@ class Click(_ItemEvent, tag="click", kw_only=True):
     position: Annotated[int, Meta(ge=0)] | None = None
 
 
-class AddToCart(_ItemEvent, tag="add_to_cart", kw_only=True):
+class AddToCart(_ItemEvent, tag="add_to_cart", kw_only=True, frozen=True):
     """The item went into the cart."""
 
     CODE: ClassVar[EventType] = EventType.ADD_TO_CART
     quantity: Annotated[int, Meta(ge=1)] = 1
 
 
-class RemoveFromCart(_ItemEvent, tag="remove_from_cart", kw_only=True):
+class RemoveFromCart(_ItemEvent, tag="remove_from_cart", kw_only=True, frozen=True):
     """The item left the cart."""
 
     CODE: ClassVar[EventType] = EventType.REMOVE_FROM_CART
 
 
-class Purchase(_ItemEvent, tag="purchase", kw_only=True):
+class Purchase(_ItemEvent, tag="purchase", kw_only=True, frozen=True):
     """The item was bought; one event a line of the order."""
 
     CODE: ClassVar[EventType] = EventType.PURCHASE
@@ -78,7 +78,7 @@ class Purchase(_ItemEvent, tag="purchase", kw_only=True):
     order_id: Id | None = None
 
 
-class Cancel(_ItemEvent, tag="cancel", kw_only=True):
+class Cancel(_ItemEvent, tag="cancel", kw_only=True, frozen=True):
     """A line of an order was cancelled before it was sent."""
 
     CODE: ClassVar[EventType] = EventType.CANCEL
@@ -86,7 +86,7 @@ class Cancel(_ItemEvent, tag="cancel", kw_only=True):
     order_id: Id | None = None
 
 
-class Return(_ItemEvent, tag="return", kw_only=True):
+class Return(_ItemEvent, tag="return", kw_only=True, frozen=True):
     """The item was sent back."""
 
     CODE: ClassVar[EventType] = EventType.RETURN
@@ -94,14 +94,14 @@ class Return(_ItemEvent, tag="return", kw_only=True):
     order_id: Id | None = None
 
 
-class Rating(_ItemEvent, tag="rating", kw_only=True):
+class Rating(_ItemEvent, tag="rating", kw_only=True, frozen=True):
     """The item was rated, from 0 (worst) to 5 (best)."""
 
     CODE: ClassVar[EventType] = EventType.RATING
     rating: Annotated[float, Meta(ge=0, le=5)]
 
 
-class Follow(_Event, tag="follow", kw_only=True):
+class Follow(_Event, tag="follow", kw_only=True, frozen=True):
     """The user follows another user or a brand: exactly one of the two is named."""
 
     CODE: ClassVar[EventType] = EventType.FOLLOW
@@ -116,7 +116,7 @@ class Follow(_Event, tag="follow", kw_only=True):
             raise ValueError("a follow names either `followed_user_id` or `brand`")
 
 
-class Impression(_ItemEvent, tag="impression", kw_only=True):
+class Impression(_ItemEvent, tag="impression", kw_only=True, frozen=True):
     """The item was shown, at `position` (0 = first) of the list `list_id`."""
 
     CODE: ClassVar[EventType] = EventType.IMPRESSION
@@ -124,9 +124,7 @@ class Impression(_ItemEvent, tag="impression", kw_only=True):
     position: Annotated[int, Meta(ge=0)]
 
 
-ItemEvent = (
-    View | Click | AddToCart | RemoveFromCart | Purchase | Cancel | Return | Rating | Impression
-)
+ItemEvent = View | Click | AddToCart | RemoveFromCart | Purchase | Cancel | Return | Rating | Impression
 BehaviourEvent = ItemEvent | Follow
 
 encode_event = msgspec.json.Encoder().encode

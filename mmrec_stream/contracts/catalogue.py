@@ -26,9 +26,9 @@ class CatalogueItem(Struct, kw_only=True, frozen=True, omit_defaults=True):
     price: Price | None = None
     tags: Annotated[list[Label], Meta(max_length=64)] = []
     image_url: Annotated[str, Meta(max_length=2_048)] | None = None
-    thumbnail: Annotated[bytes, Meta(max_length=MAX_THUMBNAIL, description="JPEG or PNG, base64 on the wire")] | None = (
-        None
-    )
+    thumbnail: (
+        Annotated[bytes, Meta(max_length=MAX_THUMBNAIL, description="JPEG or PNG, base64 on the wire")] | None
+    ) = None
     features: dict[Label, list[float]] = {}
     """Precomputed vectors by name, for encoders of the kind `precomputed`."""
     available: bool = True
