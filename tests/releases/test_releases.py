@@ -37,7 +37,7 @@ def _npy(array: np.ndarray) -> bytes:
 
 def contents() -> dict[str, bytes]:
     archive = io.BytesIO()
-    np.savez(archive, allow_pickle=False, **{"ranker/in/k": np.array([2])})  # type: ignore[arg-type]
+    np.savez(archive, allow_pickle=False, **{"ranker/in/k": np.array([2])})
     return {
         "item_encoder.onnx": b"encoder",
         "ranker.onnx": b"ranker",

@@ -1,0 +1,203 @@
+"""The scorer: a release, loaded, checked and warmed up, that turns users' features into lists."""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from mmrec_stream.contracts.catalogue import CatalogueItem
+from mmrec_stream.errors import UserError
+from mmrec_stream.ranking.content import FEATURE, Vocabularies, content_of
+from mmrec_stream.ranking.items import ItemTable
+from mmrec_stream.ranking.providers import Device, choose_device, session_on
+from mmrec_stream.ranking.types import Features, Lists
+from mmrec_stream.releases.folder import ITEM_ENCODER, RANKER, Release, load_release
+
+TABLE_INPUTS = ("item_vectors", "neighbours", "neighbour_weights", "available")
+OUTPUTS = ("rows", "scores", "p_user", "p_item", "alpha")
+
+TOLERANCE = 1e-3
+"""How far, relative to a list's best score, this machine may be from the one that exported: other instruction sets
+and CUDA round otherwise by about 1e-6 a product; a broken or mismatched graph is off by far more than 1e-3."""
+
+WARM_BATCHES = (1, 64)
+"""Batch sizes run before the first user: the first run of a size allocates, and takes ten times as long as the next."""
+
+log = logging.getLogger(__name__)
+
+
+class Scorer:
+    """One release, serving. Load it in a thread: reading, checking and warming up take from 0.1 s to seconds.
+
+    `run` may be called from one thread while another changes the table; a change is seen whole at the next run.
+    """
+
+    def __init__(self, release: Release, device: Device, threads: int) -> None:
+        """Sessions on a verified release, on a device that works; see `load`."""
+        self.release = release
+        self.device = device
+        self.vocabularies = Vocabularies.of(release.vocabularies)
+        self.table = ItemTable(release.item_ids, release.item_vectors, release.neighbours, release.neighbour_weights)
+        self._ranker = session_on(str(release.path / RANKER), device, threads)
+        self._encoder = session_on(str(release.path / ITEM_ENCODER), "cpu", threads)
+        self._resident: tuple[int, dict[str, ort.OrtValue]] | None = None
+
+    @classmethod
+    def load(
+        cls,
+        path: Path,
+        *,
+        provider: Literal["auto", "cpu", "cuda"] = "auto",
+        threads: int = 0,
+        manifest_sha256: str | None = None,
+    ) -> "Scorer":
+        """Verify the release at `path`, load it, compare it with its golden outputs, and warm it up.
+
+        Args:
+            path: The release's folder.
+            provider: Where to run (`settings.provider`).
+            threads: Threads of one run (`settings.scoring_threads`); 0 lets ONNX Runtime choose.
+            manifest_sha256: The manifest's hash as announced.
+
+        Raises:
+            UserError: The release is damaged, or computes something else here than where it was exported.
+        """
+        began = time.perf_counter()
+        release = load_release(path, manifest_sha256)
+        device = choose_device(provider)
+        try:
+            scorer = cls(release, device, threads)
+        except Exception as error:  # ONNX Runtime's errors have no common base class
+            raise UserError(f"release {path}: ONNX Runtime cannot load it: {_first_line(error)}") from error
+        scorer._check_golden()
+        scorer._warm_up()
+        log.info(
+            "release %s serves on %s: %d items, %s, %d threads, ready in %.2f s",
+            release.manifest.version,
+            device.upper(),
+            len(scorer.table),
+            release.manifest.compression,
+            threads,
+            time.perf_counter() - began,
+        )
+        return scorer
+
+    @property
+    def version(self) -> str:
+        """The release's version."""
+        return self.release.manifest.version
+
+    @property
+    def max_history(self) -> int:
+        """Most events of a user's history that the ranker was trained on; longer ones gain nothing."""
+        return self.release.manifest.dimensions.history
+
+    def run(self, features: Features, k: int) -> Lists:
+        """The `k` best items of each user; fewer columns where the table has fewer items."""
+        binding = self._ranker.io_binding()
+        for field in fields(features):
+            binding.bind_cpu_input(field.name, np.ascontiguousarray(getattr(features, field.name)))
+        count, resident = self._table_on_device()
+        for name, value in resident.items():
+            binding.bind_ortvalue_input(name, value)
+        binding.bind_cpu_input("k", np.array([min(k, count)], dtype=np.int64))
+        for name in OUTPUTS:
+            binding.bind_output(name, "cpu")
+        self._ranker.run_with_iobinding(binding)
+        rows, scores, p_user, p_item, alpha = binding.copy_outputs_to_cpu()
+        return Lists(rows, scores, p_user, p_item, alpha)
+
+    def encode(self, items: Sequence[CatalogueItem]) -> NDArray[np.float32]:
+        """Vectors of catalogue items by what they are, (items, d), as for `table.add`."""
+        inputs = {tensor.name: tensor.shape for tensor in self._encoder.get_inputs()}
+        widths = {name.removeprefix(FEATURE): shape[1] for name, shape in inputs.items() if name.startswith(FEATURE)}
+        size = inputs["images"][2] if "images" in inputs else 0
+        feed = content_of(items, self.vocabularies, size, widths).feed()
+        vectors: NDArray[np.float32] = self._encoder.run(["vectors"], {name: feed[name] for name in inputs})[0]
+        return vectors
+
+    def add_items(self, items: Sequence[CatalogueItem]) -> NDArray[np.int64]:
+        """Make catalogue items recommendable that the release has not seen; says which rows all `items` have.
+
+        Items that the release was trained on keep their vector, which knows behaviour as well as content.
+        """
+        rows = np.array([self.table.row(item.item_id) for item in items], dtype=np.int64)
+        unseen = {item.item_id: item for item, row in zip(items, rows, strict=True) if row < 0}
+        if unseen:
+            self.table.add(list(unseen), self.encode(list(unseen.values())))
+            rows = np.array([self.table.row(item.item_id) for item in items], dtype=np.int64)
+        self.table.set_available(rows, np.array([item.sellable for item in items], dtype=bool))
+        return rows
+
+    def _table_on_device(self) -> tuple[int, dict[str, ort.OrtValue]]:
+        """The table's arrays where the ranker reads them; on a CPU these are the arrays themselves."""
+        version = self.table.version
+        if self._resident is None or self._resident[0] != version:
+            arrays = self.table.arrays()
+            values = {name: ort.OrtValue.ortvalue_from_numpy(array, self.device) for name, array in arrays.items()}
+            self._resident = version, values
+        return self._resident[1]["available"].shape()[0], self._resident[1]
+
+    def _check_golden(self) -> None:
+        golden = self.release.golden
+        name = RANKER.removesuffix(".onnx")
+        inputs = {key.removeprefix(f"{name}/in/"): golden[key] for key in golden if key.startswith(f"{name}/in/")}
+        expected = {key.removeprefix(f"{name}/out/"): golden[key] for key in golden if key.startswith(f"{name}/out/")}
+        try:
+            k = int(inputs.pop("k")[0])
+            lists = self.run(Features(**inputs), k)  # type: ignore[arg-type]
+            encoder = ITEM_ENCODER.removesuffix(".onnx")
+            feed = {tensor.name: golden[f"{encoder}/in/{tensor.name}"] for tensor in self._encoder.get_inputs()}
+            vectors = self._encoder.run(["vectors"], feed)[0]
+            same = _same_lists(lists, expected) and np.allclose(
+                vectors, golden[f"{encoder}/out/vectors"], rtol=TOLERANCE, atol=TOLERANCE
+            )
+        except Exception as error:
+            raise UserError(f"release {self.release.path}: its golden inputs fail: {_first_line(error)}") from error
+        if not same:
+            raise UserError(
+                f"release {self.release.path}: {self.device.upper()} gives other results than where it was exported; "
+                "try MMREC_PROVIDER=cpu, or export it with this version of ONNX Runtime"
+            )
+
+    def _warm_up(self) -> None:
+        for batch in WARM_BATCHES:
+            self.run(blank_features(batch, self.max_history), min(20, len(self.table)))
+
+
+def blank_features(batch: int, length: int) -> Features:
+    """Features of `batch` users whose `length` events are views of the first item, with empty affinities."""
+    return Features(
+        history_rows=np.zeros((batch, length), dtype=np.int64),
+        history_types=np.ones((batch, length), dtype=np.int64),
+        history_ages=np.zeros((batch, length), dtype=np.float32),
+        lengths=np.full(batch, length, dtype=np.int64),
+        categories=np.zeros((batch, 8), dtype=np.int64),
+        category_weights=np.zeros((batch, 8), dtype=np.float32),
+        brands=np.zeros((batch, 8), dtype=np.int64),
+        brand_weights=np.zeros((batch, 8), dtype=np.float32),
+        price_bands=np.zeros((batch, 8), dtype=np.float32),
+        type_counts=np.zeros((batch, 3, 11), dtype=np.float32),
+        excluded=np.full((batch, 1), -1, dtype=np.int64),
+    )
+
+
+def _same_lists(lists: Lists, expected: dict[str, NDArray[np.generic]]) -> bool:
+    """Whether scores agree within `TOLERANCE`, and the rows too wherever scores are further apart than that."""
+    scores = np.asarray(expected["scores"], dtype=np.float32)
+    slack = TOLERANCE * np.abs(scores).max(axis=1, keepdims=True)
+    if lists.scores.shape != scores.shape or not (np.abs(lists.scores - scores) <= slack).all():
+        return False
+    missing = ~(lists.rows[:, :, None] == expected["rows"][:, None, :]).any(axis=1)
+    # An expected row may be missing only where its score is as good as tied with the last place.
+    return bool((scores - scores[:, -1:] <= 2 * slack)[missing].all())
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
