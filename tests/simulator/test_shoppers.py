@@ -1,0 +1,218 @@
+"""Shoppers: ordered, repeatable, valid events, whose course content and tastes really predict."""
+
+from collections import Counter, defaultdict
+from itertools import islice, pairwise, takewhile
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmrec_stream.contracts.behaviour import (
+    AddToCart,
+    BehaviourEvent,
+    Click,
+    Follow,
+    Impression,
+    Purchase,
+    RemoveFromCart,
+    Return,
+    View,
+    decode_event,
+    encode_event,
+)
+from mmrec_stream.simulator import Shop, Shoppers, make_shop
+from mmrec_stream.simulator.shoppers import DAY_MS
+
+END = 1_790_000_000_000
+
+
+@pytest.fixture(scope="module")
+def shop() -> Shop:
+    return make_shop(1200, seed=5, pictures=False)
+
+
+@pytest.fixture(scope="module")
+def shoppers(shop: Shop) -> Shoppers:
+    return Shoppers(shop, 1500, seed=5)
+
+
+@pytest.fixture(scope="module")
+def log(shoppers: Shoppers) -> list[BehaviourEvent]:
+    return list(shoppers.past(10, END))
+
+
+@given(st.integers(0, 2**32), st.integers(1, 60), st.integers(12, 40), st.floats(0.1, 3))
+@settings(max_examples=15, deadline=None)
+def test_any_shop_gives_a_repeatable_ordered_valid_log(seed: int, users: int, items: int, days: float) -> None:
+    shop = make_shop(items, seed, pictures=False)
+    one, other = (list(Shoppers(shop, users, seed, sessions_per_day=2).past(days, END)) for _ in range(2))
+    assert one == other
+    assert all(a.ts <= b.ts for a, b in pairwise(one))
+    assert all(END - days * DAY_MS - 1 <= event.ts < END for event in one)
+    assert all(decode_event(encode_event(event)) == event for event in one)
+
+
+def test_another_seed_gives_other_events(shop: Shop, log: list[BehaviourEvent]) -> None:
+    assert list(islice(Shoppers(shop, 1500, seed=6).past(10, END), 50)) != log[:50]
+
+
+def test_nothing_is_removed_bought_or_returned_before_it_was_put_in(log: list[BehaviourEvent]) -> None:
+    carts: Counter[tuple[str, str, str]] = Counter()
+    orders: dict[tuple[str, str], int] = {}
+    seen = Counter[str]()
+    for event in log:
+        match event:
+            case AddToCart():
+                carts[event.user_id, event.item_id, str(event.session_id)] += 1
+            case RemoveFromCart() | Purchase():
+                assert carts[event.user_id, event.item_id, str(event.session_id)] > 0
+                if isinstance(event, Purchase):
+                    orders[str(event.order_id), event.item_id] = event.quantity
+            case Return():
+                assert orders[str(event.order_id), event.item_id] == event.quantity
+        seen[type(event).__name__] += 1
+    assert seen["View"] > seen["Click"] > seen["AddToCart"] > seen["Purchase"] > seen["Return"] > 0
+    assert {"RemoveFromCart", "Cancel", "Rating", "Follow"} <= set(seen)
+
+
+def test_a_look_follows_what_it_is_like_and_what_usually_follows(shop: Shop, log: list[BehaviourEvent]) -> None:
+    rows = {item.item_id: row for row, item in enumerate(shop)}
+    sessions: dict[str, list[int]] = defaultdict(list)
+    for event in log:
+        if isinstance(event, View):
+            sessions[str(event.session_id)].append(rows[event.item_id])
+    steps = np.array([pair for session in sessions.values() for pair in pairwise(session)])
+    before, after = steps.T
+    shuffled = np.random.default_rng(0).permutation(after)
+
+    def lift(trait: np.ndarray) -> float:
+        return float((trait[before] == trait[after]).mean() / (trait[before] == trait[shuffled]).mean())
+
+    assert lift(shop.category) > 4
+    assert lift(shop.style) > 2
+    assert lift(shop.colour) > 1.5
+    follows = (shop.successors[before] == after[:, None]).any(axis=1).mean()
+    chance = (shop.successors[before] == shuffled[:, None]).any(axis=1).mean()
+    assert follows > 10 * chance
+
+
+def test_what_is_bought_leads_to_what_goes_with_it(shop: Shop, log: list[BehaviourEvent]) -> None:
+    rows = {item.item_id: row for row, item in enumerate(shop)}
+    carted: dict[str, int] = {}
+    hits = trials = 0
+    for event in log:
+        if isinstance(event, View) and str(event.session_id) in carted:
+            hits += rows[event.item_id] in shop.complements[carted.pop(str(event.session_id))]
+            trials += 1
+        elif isinstance(event, AddToCart):
+            carted[str(event.session_id)] = rows[event.item_id]
+    assert hits / trials > 0.5
+
+
+def test_few_items_get_many_of_the_views_and_most_get_some(shop: Shop, log: list[BehaviourEvent]) -> None:
+    views = Counter(event.item_id for event in log if isinstance(event, View))
+    counts = sorted(views.values(), reverse=True)
+    assert sum(counts[: len(shop) // 10]) > 0.3 * sum(counts)
+    assert len(views) > 0.7 * len(shop)
+
+
+def test_items_and_users_come_in_as_the_log_goes_on(shop: Shop, shoppers: Shoppers, log: list[BehaviourEvent]) -> None:
+    first_half = [event for event in log if event.ts < END - 5 * DAY_MS]
+    users = {event.user_id for event in first_half}
+    assert {event.user_id for event in log} - users
+    arrivals = shoppers.launched(END - 10 * DAY_MS, END)
+    assert arrivals
+    there = {item.item_id for item in shoppers.first_items} | {item.item_id for item in arrivals}
+    assert there < {item.item_id for item in shop}
+    assert {event.item_id for event in log if not isinstance(event, Follow)} <= there
+    late = {item.item_id for item in shoppers.launched(END - 5 * DAY_MS, END)}
+    assert not late & {event.item_id for event in first_half if not isinstance(event, Follow)}
+
+
+def test_what_a_user_clicks_is_what_the_user_likes(shop: Shop, shoppers: Shoppers, log: list[BehaviourEvent]) -> None:
+    rows = {item.item_id: row for row, item in enumerate(shop)}
+    better = [
+        (shoppers.affinity(event.user_id) < shoppers.affinity(event.user_id)[rows[event.item_id]]).mean()
+        for event in log[-3000:]
+        if isinstance(event, Click)
+    ]
+    assert np.mean(better) > 0.75
+
+
+def test_friends_share_taste(shoppers: Shoppers) -> None:
+    likings = {user: shoppers.affinity(user) for user in shoppers.user_ids[:200]}
+    with_friend = [
+        np.corrcoef(likings[user], shoppers.affinity(friend))[0, 1]
+        for user in likings
+        for friend in shoppers.friends(user)
+    ]
+    strangers = [np.corrcoef(likings[a], likings[b])[0, 1] for a, b in pairwise(likings)]
+    assert np.mean(with_friend) > np.mean(strangers) + 0.2
+
+
+def test_follows_name_friends_and_favourite_brands(shoppers: Shoppers, log: list[BehaviourEvent]) -> None:
+    follows = [event for event in log if isinstance(event, Follow)]
+    people = [event for event in follows if event.followed_user_id is not None]
+    assert 0 < len(people) < len(follows)
+    assert all(event.followed_user_id in shoppers.friends(event.user_id) for event in people)
+
+
+def test_live_goes_on_where_the_past_stopped_at_the_rate_asked_for(shop: Shop) -> None:
+    shoppers = Shoppers(shop, 1500, seed=8)
+    past = list(shoppers.past(2, END))
+    live = list(takewhile(lambda event: event.ts < END + 120_000, shoppers.live(80, END)))
+    assert all(a.ts <= b.ts for a, b in pairwise([*past, *live]))
+    assert len(live) == pytest.approx(80 * 120, rel=0.2)
+    first_ten_seconds = sum(event.ts < END + 10_000 for event in live)
+    assert first_ten_seconds == pytest.approx(800, rel=0.3)
+    new = shoppers.launched(END, END + 120_000)
+    assert len(new) == 7
+    assert {item.item_id for item in new} & {event.item_id for event in live if not isinstance(event, Follow)}
+
+
+def test_a_live_rate_of_nothing_is_refused(shop: Shop) -> None:
+    with pytest.raises(ValueError, match="above 0"):
+        next(Shoppers(shop, 10).live(0, END))
+
+
+def test_tastes_drift_slowly(shop: Shop) -> None:
+    shoppers = Shoppers(shop, 300, seed=1)
+    before = [shoppers.affinity(user) for user in shoppers.user_ids[:50]]
+    for _ in shoppers.past(40, END):
+        pass
+    kept = np.mean(
+        [np.corrcoef(old, shoppers.affinity(user))[0, 1] for old, user in zip(before, shoppers.user_ids, strict=False)]
+    )
+    assert 0.7 < kept < 0.97
+
+
+def test_a_liked_list_is_clicked_more_and_from_the_top(shop: Shop, shoppers: Shoppers) -> None:
+    rng = np.random.default_rng(0)
+    liked, any_of_them, at = 0, 0, []
+    for user in shoppers.user_ids[:400]:
+        best = [shop[int(row)].item_id for row in np.argsort(-shoppers.affinity(user))[:20]]
+        chance = [shop[int(row)].item_id for row in rng.integers(len(shop), size=20)]
+        clicks = [e for e in shoppers.react(user, best, rng, ts=END, list_id="a") if isinstance(e, Click)]
+        at += [event.position for event in clicks if event.position is not None]
+        liked += len(clicks)
+        any_of_them += sum(isinstance(e, Click) for e in shoppers.react(user, chance, rng, ts=END, list_id="b"))
+    assert liked > 2 * any_of_them
+    assert np.mean(at) < 7
+
+
+def test_a_reaction_is_valid_ordered_repeatable_and_leaves_no_trace(shop: Shop, shoppers: Shoppers) -> None:
+    names = [item.item_id for item in shop[:20]] + ["of-another-shop"]
+    before = shoppers.affinity("user-0003").copy()
+    one, other = (shoppers.react("user-0003", names, np.random.default_rng(4), ts=END, list_id="l1") for _ in range(2))
+    assert one == other
+    assert all(a.ts <= b.ts for a, b in pairwise(one))
+    assert all(decode_event(encode_event(event)) == event for event in one)
+    shown = [event.position for event in one if isinstance(event, Impression)]
+    assert shown == list(range(len(shown)))
+    assert (before == shoppers.affinity("user-0003")).all()
+
+
+def test_an_unknown_shopper_is_named(shoppers: Shoppers) -> None:
+    with pytest.raises(KeyError, match="nobody"):
+        shoppers.affinity("nobody")
