@@ -76,6 +76,11 @@ class Broker(ABC):
         return self.data / "broker.log"
 
     @property
+    def pid(self) -> int | None:
+        """The process id, while started."""
+        return self._process.pid if self._process else None
+
+    @property
     def running(self) -> bool:
         """Whether the process lives."""
         return self._process is not None and self._process.poll() is None

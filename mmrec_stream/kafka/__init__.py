@@ -1,0 +1,1 @@
+"""Kafka from the outside of the stream: clients, administration, bounded reading."""

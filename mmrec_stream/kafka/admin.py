@@ -1,0 +1,154 @@
+"""What the cluster has: topics and their configuration, group offsets; and making topics that are missing."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
+
+from mmrec_stream.errors import UserError
+from mmrec_stream.kafka.clients import client_config
+from mmrec_stream.settings import Settings
+from mmrec_stream.topics import TopicSpec
+
+TIMEOUT_S = 15.0
+"""How long a request to the cluster may take: a controller that has just been elected answers within seconds."""
+
+
+@dataclass(frozen=True)
+class TopicState:
+    """A topic as the cluster has it."""
+
+    name: str
+    partitions: int
+    replication: int
+    config: Mapping[str, str]
+    """Every configuration value that the broker tells, defaults included."""
+
+
+class Cluster:
+    """The administrative side of a cluster. Keep the object while results are awaited."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Prepare a client; nothing is sent yet."""
+        self.bootstrap = settings.bootstrap
+        self._admin = AdminClient(client_config(settings))
+
+    def partitions(self, timeout_s: float = TIMEOUT_S) -> dict[str, int]:
+        """The topics that exist, with their numbers of partitions.
+
+        Raises:
+            UserError: no broker answers.
+        """
+        return {name: len(topic.partitions) for name, topic in self._metadata(timeout_s).topics.items()}
+
+    def brokers(self, timeout_s: float = TIMEOUT_S) -> dict[int, str]:
+        """The brokers, `host:port` by id.
+
+        Raises:
+            UserError: none answers.
+        """
+        return {node: f"{b.host}:{b.port}" for node, b in self._metadata(timeout_s).brokers.items()}
+
+    def describe(self, names: Iterable[str]) -> dict[str, TopicState]:
+        """Those of the named topics that exist, as the cluster has them.
+
+        Raises:
+            UserError: no broker answers, or it does not tell a topic's configuration.
+        """
+        wanted = set(names)
+        # The whole list, not the topics by name: asking the embedded broker for a name creates the topic.
+        there = {name: topic for name, topic in self._metadata(TIMEOUT_S).topics.items() if name in wanted}
+        if not there:
+            return {}
+        futures = self._admin.describe_configs(
+            [ConfigResource(ResourceType.TOPIC, name) for name in there], request_timeout=TIMEOUT_S
+        )
+        configs = {resource.name: _result(future) for resource, future in futures.items()}
+        return {
+            name: TopicState(
+                name,
+                len(topic.partitions),
+                min((len(p.replicas) for p in topic.partitions.values()), default=0),
+                {key: entry.value for key, entry in configs[name].items() if entry.value is not None},
+            )
+            for name, topic in there.items()
+        }
+
+    def create(self, specs: Sequence[TopicSpec]) -> list[str]:
+        """Create topics; those that exist are left as they are.
+
+        Returns:
+            The names created.
+
+        Raises:
+            UserError: the cluster refused one; says which and why.
+        """
+        if not specs:
+            return []
+        futures = self._admin.create_topics(
+            [
+                NewTopic(
+                    spec.name, num_partitions=spec.partitions, replication_factor=spec.replication, config=spec.config
+                )
+                for spec in specs
+            ],
+            operation_timeout=TIMEOUT_S,
+            request_timeout=TIMEOUT_S,
+        )
+        created = []
+        for name, future in futures.items():
+            try:
+                future.result()
+                created.append(name)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise UserError(f"topic {name} cannot be created: {error.args[0].str()}") from error
+        return created
+
+    def set_config(self, topic: str, config: Mapping[str, str]) -> None:
+        """Set configuration values of one topic; the others stay.
+
+        Raises:
+            UserError: the cluster refused.
+        """
+        entries = [
+            ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET) for key, value in config.items()
+        ]
+        resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
+        for future in self._admin.incremental_alter_configs([resource], request_timeout=TIMEOUT_S).values():
+            _result(future)
+
+    def committed(self, group: str) -> dict[tuple[str, int], int]:
+        """The offsets that a consumer group has committed, by topic and partition; empty where it is unknown.
+
+        Raises:
+            UserError: no broker answers.
+        """
+        request = [ConsumerGroupTopicPartitions(group)]
+        (future,) = self._admin.list_consumer_group_offsets(request, request_timeout=TIMEOUT_S).values()
+        positions: list[TopicPartition] = _result(future).topic_partitions
+        return {(p.topic, p.partition): p.offset for p in positions if p.offset >= 0}
+
+    def _metadata(self, timeout_s: float) -> Any:
+        try:
+            return self._admin.list_topics(timeout=timeout_s)
+        except KafkaException as error:
+            raise UserError(
+                f"no broker answers at {self.bootstrap} ({error.args[0].str()}): start one, or set MMREC_BOOTSTRAP"
+            ) from error
+
+
+def _result(future: Any) -> Any:
+    try:
+        return future.result()
+    except KafkaException as error:
+        raise UserError(f"the cluster refused: {error.args[0].str()}") from error
