@@ -21,6 +21,11 @@ app = typer.Typer(
 )
 
 
+@app.callback()
+def _commands() -> None:
+    """Keeps `mmrec COMMAND` the form, however many commands there are."""
+
+
 def main() -> None:
     """Run the command line; a user's mistake ends it with one readable line and status 1."""
     for plugin in sorted(entry_points(group="mmrec.commands"), key=lambda plugin: plugin.name):
@@ -30,3 +35,8 @@ def main() -> None:
     except UserError as error:
         typer.secho(f"mmrec: {error}", fg=typer.colors.RED, err=True)
         sys.exit(1)
+
+
+from mmrec_stream.cli.simulate import simulate  # noqa: E402
+
+app.command()(simulate)

@@ -1,0 +1,1 @@
+"""Event files of any origin into the topics: readers are pure, publishing is one thin shell."""

@@ -6,7 +6,8 @@ something went into the cart to what goes with it. Whether a look turns into a c
 purchase into a return depends on how much the shopper likes the item.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -71,6 +72,12 @@ LAUNCH_EVERY_MS = 15 * SECOND_MS
 
 WARM_UP_MS = 10 * 60 * SECOND_MS
 """Sessions under way when the live stream begins started up to this long before: nearly all end sooner."""
+
+LIVE_SPAN_MS = 5 * SECOND_MS
+"""Live sessions are generated for this much time ahead: often enough for a drawn rate to feel even."""
+
+NEVER = np.iinfo(np.int64).max
+"""Launch time of an item that waits for its log to begin."""
 
 _BLOCK_SESSIONS = 4096
 """Sessions generated at a time: enough for numpy's cost per call to vanish, 20 MB of candidates at most."""
@@ -156,7 +163,8 @@ class Shoppers:
         self._arrived = max(1, round(users * (1 - NEWCOMERS_LEFT)))
         self._last_seen = np.full(users, -1)
         self._last_bought = np.full(users, -1)
-        self._launch = np.where(shop.tranche == 0, np.iinfo(np.int64).min, np.iinfo(np.int64).max)
+        self._launch = np.where(shop.tranche == 0, np.iinfo(np.int64).min, NEVER)
+        self._announced = shop.tranche == 0
         self._sessions = self._orders = 0
         self._events_per_session = 12.0
         self._drifted: int | None = None
@@ -166,6 +174,10 @@ class Shoppers:
         self._category_start = np.searchsorted(shop.category[by_category], np.arange(len(CATEGORIES) + 1))
 
     # What is known of everybody -------------------------------------------------------------------
+
+    def __contains__(self, user_id: str) -> bool:
+        """Whether a shopper has this id."""
+        return user_id in self._rows
 
     def friends(self, user_id: str) -> list[str]:
         """Those whom the user follows or will follow."""
@@ -179,14 +191,9 @@ class Shoppers:
         row = np.array([self._row(user_id)])
         return np.asarray(self._liking(row, np.arange(len(self.shop))[None, :])[0])
 
-    def launched(self, start_ms: int, end_ms: int) -> list[CatalogueItem]:
-        """The items that came in from `start_ms` (inclusive) to `end_ms`, by time."""
-        rows = np.flatnonzero((self._launch >= start_ms) & (self._launch < end_ms))
-        return [self.shop[int(row)] for row in rows[np.argsort(self._launch[rows], kind="stable")]]
-
     @property
     def first_items(self) -> list[CatalogueItem]:
-        """The items that are there from the start."""
+        """The items that are there from the start; `with_launches` brings the others."""
         return [self.shop[int(row)] for row in np.flatnonzero(self.shop.tranche == 0)]
 
     # Behaviour ------------------------------------------------------------------------------------
@@ -199,30 +206,30 @@ class Shoppers:
         """
         start_ms = end_ms - round(days * DAY_MS)
         waiting = np.flatnonzero(self.shop.tranche == 1)
-        self._launch[waiting] = self._rng.integers(start_ms, end_ms, len(waiting)) if days > 0 else start_ms
-        rate = self.sessions_per_day * self.users / DAY_MS
-        span = max(SECOND_MS, round(min(6 * HOUR_MS, _BLOCK_SESSIONS / (2 * rate))))
-        for begin in range(start_ms, end_ms, span):
-            end = min(begin + span, end_ms)
-            busy = 1 - 0.8 * np.cos(2 * np.pi * ((begin + end) / 2 / HOUR_MS - 2) / 24)
-            yield from self._span(begin, end, rate * busy)
+        self._launch[waiting] = self._rng.integers(start_ms, max(end_ms, start_ms + 1), len(waiting))
+        return self._past(start_ms, end_ms)
 
     def live(self, rate: float, start_ms: int) -> Iterator[BehaviourEvent]:
         """Events from `start_ms` on without end, in time order, about `rate` of them in a second of event time.
 
-        Every `LAUNCH_EVERY_MS` an item comes in, as long as there are any (see `launched`).
+        Every `LAUNCH_EVERY_MS` an item comes in, as long as there are any (see `with_launches`).
         """
         if rate <= 0:
             raise ValueError(f"a live rate must be above 0 events a second; got {rate}")
         waiting = np.flatnonzero(self.shop.tranche == 2)
         self._launch[waiting] = start_ms + LAUNCH_EVERY_MS * np.arange(1, len(waiting) + 1)
-        sessions = rate / SECOND_MS / self._events_per_session
-        self._generate(start_ms - WARM_UP_MS, start_ms, sessions)
-        self._pending = self._pending.pick(self._pending.ts >= start_ms)
-        begin, span = start_ms, 5 * SECOND_MS
-        while True:
-            yield from self._span(begin, begin + span, rate / SECOND_MS / self._events_per_session)
-            begin += span
+        return self._live(rate, start_ms)
+
+    def with_launches(self, events: Iterable[BehaviourEvent]) -> Iterator[BehaviourEvent | CatalogueItem]:
+        """`events` in time order, and before the first one after its launch each item that came in; each once."""
+        waiting = np.flatnonzero(~self._announced & (self._launch < NEVER))
+        coming = deque(waiting[np.argsort(self._launch[waiting], kind="stable")].tolist())
+        for event in events:
+            while coming and self._launch[coming[0]] <= event.ts:
+                row = coming.popleft()
+                self._announced[row] = True
+                yield self.shop[row]
+            yield event
 
     def react(
         self, user_id: str, item_ids: Sequence[str], rng: np.random.Generator, *, ts: int, list_id: str
@@ -314,6 +321,22 @@ class Shoppers:
             + 0.5 * shop.quality[items]
         )
 
+    def _past(self, start_ms: int, end_ms: int) -> Iterator[BehaviourEvent]:
+        rate = self.sessions_per_day * self.users / DAY_MS
+        span = max(SECOND_MS, round(min(6 * HOUR_MS, _BLOCK_SESSIONS / (2 * rate))))
+        for begin in range(start_ms, end_ms, span):
+            end = min(begin + span, end_ms)
+            busy = 1 - 0.8 * np.cos(2 * np.pi * ((begin + end) / 2 / HOUR_MS - 2) / 24)
+            yield from self._span(begin, end, rate * busy)
+
+    def _live(self, rate: float, start_ms: int) -> Iterator[BehaviourEvent]:
+        self._generate(start_ms - WARM_UP_MS, start_ms, rate / SECOND_MS / self._events_per_session)
+        self._pending = self._pending.pick(self._pending.ts >= start_ms)
+        begin = start_ms
+        while True:
+            yield from self._span(begin, begin + LIVE_SPAN_MS, rate / SECOND_MS / self._events_per_session)
+            begin += LIVE_SPAN_MS
+
     def _span(self, begin: int, end: int, sessions_per_ms: float) -> Iterator[BehaviourEvent]:
         self._generate(begin, end, sessions_per_ms)
         due = self._pending.ts < end
@@ -398,7 +421,7 @@ class Shoppers:
 
     def _weights(self, start: Ints) -> Floats:
         """Cumulated popularity of the items that are there, by category; newest items stand in the window."""
-        now = int(start[-1])
+        now = int(start[0])
         fresh = (self._launch > now - 3 * DAY_MS) & (self._launch <= now)
         weights = self.shop.popularity * np.where(fresh, 3.0, 1.0) * (self._launch <= now)
         return np.concatenate([[0.0], weights[self._by_category].cumsum()])

@@ -21,6 +21,7 @@ from mmrec_stream.contracts.behaviour import (
     decode_event,
     encode_event,
 )
+from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.simulator import Shop, Shoppers, make_shop
 from mmrec_stream.simulator.shoppers import DAY_MS
 
@@ -117,17 +118,22 @@ def test_few_items_get_many_of_the_views_and_most_get_some(shop: Shop, log: list
     assert len(views) > 0.7 * len(shop)
 
 
-def test_items_and_users_come_in_as_the_log_goes_on(shop: Shop, shoppers: Shoppers, log: list[BehaviourEvent]) -> None:
-    first_half = [event for event in log if event.ts < END - 5 * DAY_MS]
-    users = {event.user_id for event in first_half}
-    assert {event.user_id for event in log} - users
-    arrivals = shoppers.launched(END - 10 * DAY_MS, END)
-    assert arrivals
-    there = {item.item_id for item in shoppers.first_items} | {item.item_id for item in arrivals}
-    assert there < {item.item_id for item in shop}
-    assert {event.item_id for event in log if not isinstance(event, Follow)} <= there
-    late = {item.item_id for item in shoppers.launched(END - 5 * DAY_MS, END)}
-    assert not late & {event.item_id for event in first_half if not isinstance(event, Follow)}
+def test_users_come_in_as_the_log_goes_on(log: list[BehaviourEvent]) -> None:
+    early = {event.user_id for event in log if event.ts < END - 5 * DAY_MS}
+    assert {event.user_id for event in log} - early
+
+
+def test_items_come_in_as_the_log_goes_on_and_before_anyone_sees_them(shop: Shop) -> None:
+    shoppers = Shoppers(shop, 1500, seed=5)
+    known = {item.item_id for item in shoppers.first_items}
+    at_first = len(known)
+    for each in shoppers.with_launches(shoppers.past(10, END)):
+        if isinstance(each, CatalogueItem):
+            assert each.item_id not in known
+            known.add(each.item_id)
+        elif not isinstance(each, Follow):
+            assert each.item_id in known
+    assert at_first < len(known) < len(shop)
 
 
 def test_what_a_user_clicks_is_what_the_user_likes(shop: Shop, shoppers: Shoppers, log: list[BehaviourEvent]) -> None:
@@ -166,14 +172,22 @@ def test_live_goes_on_where_the_past_stopped_at_the_rate_asked_for(shop: Shop) -
     assert len(live) == pytest.approx(80 * 120, rel=0.2)
     first_ten_seconds = sum(event.ts < END + 10_000 for event in live)
     assert first_ten_seconds == pytest.approx(800, rel=0.3)
-    new = shoppers.launched(END, END + 120_000)
-    assert len(new) == 7
-    assert {item.item_id for item in new} & {event.item_id for event in live if not isinstance(event, Follow)}
+
+
+def test_live_sees_launches_which_shoppers_find(shop: Shop) -> None:
+    shoppers = Shoppers(shop, 1500, seed=8)
+    for _ in shoppers.with_launches(shoppers.past(1, END)):
+        pass
+    until = takewhile(lambda event: event.ts < END + 120_000, shoppers.live(80, END))
+    both = list(shoppers.with_launches(until))
+    new = {each.item_id for each in both if isinstance(each, CatalogueItem)}
+    assert len(new) == pytest.approx(7, abs=2)
+    assert new & {each.item_id for each in both if isinstance(each, View)}
 
 
 def test_a_live_rate_of_nothing_is_refused(shop: Shop) -> None:
     with pytest.raises(ValueError, match="above 0"):
-        next(Shoppers(shop, 10).live(0, END))
+        Shoppers(shop, 10).live(0, END)
 
 
 def test_tastes_drift_slowly(shop: Shop) -> None:
