@@ -1,0 +1,97 @@
+"""The systems under test as processes: started, watched for milestones, and stopped again."""
+
+import contextlib
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+Milestone = dict[str, float]
+
+
+class System:
+    """A running process that prints milestones (one JSON object a line) among whatever else it prints."""
+
+    def __init__(self, command: Sequence[str], *, env: dict[str, str] | None = None) -> None:
+        self.name = Path(command[0]).name + " " + " ".join(command[1:4])
+        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in stop()
+        self._milestones: queue.Queue[Milestone] = queue.Queue()
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=self._log, env={**os.environ, **(env or {})}
+        )
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def milestone(self, name: str, *, timeout: float) -> float:
+        """Wait for the milestone `name` and return its value.
+
+        Raises:
+            RuntimeError: the process ended before, or `timeout` seconds passed; has the end of its log.
+        """
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            ended = self.process.poll() is not None
+            with contextlib.suppress(queue.Empty):
+                milestone = self._milestones.get(timeout=0.2)
+                if name in milestone:
+                    return milestone[name]
+                continue
+            if ended:
+                break
+        raise self.failure(f"no {name!r}")
+
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self.process.poll() is None
+
+    def failure(self, what: str) -> RuntimeError:
+        """An error that carries the end of the process's log."""
+        self._log.seek(0)
+        log = self._log.read().decode(errors="replace")
+        return RuntimeError(f"{self.name}: {what} (status {self.process.poll()})\n{log[-2_000:]}")
+
+    def stop(self, *, kill: bool = False, patience: float = 20.0) -> None:
+        """End the process: politely, or after `patience` seconds not so; at once with `kill`."""
+        if self.alive():
+            self.process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
+            try:
+                self.process.wait(patience)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self._log.close()
+
+    def _listen(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith(b"{"):
+                with contextlib.suppress(msgspec.DecodeError):
+                    self._milestones.put(msgspec.json.decode(line, type=Milestone))
+
+
+@contextlib.contextmanager
+def running(command: Sequence[str], *, env: dict[str, str] | None = None) -> Iterator[System]:
+    """A system for the duration of a block."""
+    system = System(command, env=env)
+    try:
+        yield system
+    finally:
+        system.stop()
+
+
+def peer(module: str, *arguments: object) -> list[str]:
+    """The command of one of `benchmarks/peers`."""
+    return [sys.executable, "-m", f"benchmarks.peers.{module}", *map(str, arguments)]
+
+
+def mmrec(*arguments: str) -> list[str]:
+    """The command line of the product, in this interpreter's environment."""
+    return [str(Path(sys.executable).with_name("mmrec")), *arguments]

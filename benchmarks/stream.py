@@ -1,0 +1,207 @@
+"""Events a second: keep each user's recent items with a changelog, ours beside its peers on the same topic."""
+
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks import events
+from benchmarks.kafka import Broker, Cluster, free_port, running_broker, wait_committed
+from benchmarks.peers import kafka_streams
+from benchmarks.processes import mmrec, peer, running
+from benchmarks.results import Report, Target, console
+from mmrec_stream.settings import load_settings
+from mmrec_stream.topics import changelog_topic, topic_plan
+
+PARTITIONS = 4
+
+EVENTS = 2_000_000
+"""Long enough (15 s at the target rate) that starting, warming up and the last commit are a few percent."""
+
+EVENTS_OF_SLOW = {"stock Faust": 40_000, "Quix Streams": 400_000}
+"""Peers that would take minutes over all events get about ten seconds' worth, of fewer users: what an event costs
+them depends on how long the user's list is, so the events per user are kept."""
+
+EVENTS_PER_USER = 100
+"""2,000,000 events of 20,000 users: lists of 50 are full after half of the run."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where one run of a system takes place."""
+
+    broker: Broker
+    cluster: Cluster
+    topic: str
+    count: int
+    number: int
+    java: Path | None
+    """Folder of the compiled Java peer, where there is a compiler."""
+
+
+def command(
+    quick: Annotated[bool, typer.Option(help="A tenth of the events, one round: for a look, not for quoting.")] = False,
+    rounds: Annotated[int, typer.Option(help="Times that each system runs, in turn.")] = 3,
+    events_count: Annotated[int, typer.Option("--events", help="Events in the topic.")] = EVENTS,
+    only: Annotated[str, typer.Option(help="Comma-separated systems to run; all where empty.")] = "",
+) -> None:
+    """Throughput of the stream path beside stock Faust, Quix Streams, Kafka Streams and bare loops."""
+    count, rounds = (events_count // 10, 1) if quick else (events_count, rounds)
+    with running_broker() as broker, tempfile.TemporaryDirectory(prefix="mmrec-bench-") as folder:
+        cluster = Cluster(broker.bootstrap)
+        java = (
+            Path(folder) if broker.kafka_home and kafka_streams.compile_job(broker.kafka_home, Path(folder)) else None
+        )
+        systems = {name: run for name, run in _systems(java).items() if not only or name in only.split(",")}
+        report = Report("stream", quick=quick, broker=broker.name, partitions=PARTITIONS)
+        topics = _load(cluster, systems, count, quick=quick)
+        rates: dict[str, list[float]] = defaultdict(list)
+        for number in range(rounds):
+            # Turn about, and every other round backwards: what slows the machine down for a while hits all alike.
+            for name, run in list(systems.items())[:: -1 if number % 2 else 1]:
+                topic, share = topics[name]
+                rate = run(Run(broker, cluster, topic, share, number, java))
+                rates[name].append(rate)
+                console.print(f"round {number + 1}  {name}: {rate:,.0f} events/s", highlight=False)
+        for name in systems:
+            target = Target(100_000) if name == "mmrec" else None
+            report.add("throughput", name, rates[name], "events/s", target=target, events=topics[name][1])
+        if "mmrec" in systems:
+            _ratios(report, rates)
+        report.plot("throughput", lambda axes: _draw(axes, report))
+        report.close()
+
+
+def worker_env(broker: Broker, *, prefix: str, app_id: str, data_dir: Path | str, **more: str) -> dict[str, str]:
+    """The environment of a `mmrec worker` on the benchmark's broker."""
+    return {
+        "MMREC_BOOTSTRAP": broker.bootstrap,
+        "MMREC_PREFIX": prefix,
+        "MMREC_APP_ID": app_id,
+        "MMREC_DATA_DIR": str(data_dir),
+        "MMREC_WEB_PORT": str(free_port()),
+        **{f"MMREC_{name.upper()}": value for name, value in more.items()},
+    }
+
+
+def create_topics(cluster: Cluster, *, prefix: str, app_id: str, partitions: int = PARTITIONS) -> None:
+    """Create what a worker needs and the cluster lacks, as `mmrec topics` would."""
+    plan = topic_plan(load_settings(prefix=prefix, app_id=app_id, partitions=partitions))
+    for spec in plan:
+        if not cluster.partitions(spec.name):
+            cluster.create(spec.name, spec.partitions, spec.config)
+
+
+def _systems(java: Path | None) -> dict[str, Callable[[Run], float]]:
+    systems: dict[str, Callable[[Run], float]] = {
+        "mmrec": _mmrec,
+        "stock Faust": _stock_faust,
+        "Quix Streams": _quix,
+        "bare aiokafka": lambda run: _bare("bare_aiokafka", run),
+        "bare confluent": lambda run: _bare("bare_confluent", run),
+    }
+    if java:
+        systems["Kafka Streams 1 thread"] = lambda run: _kafka_streams(run, threads=1, caching=False)
+        systems["Kafka Streams 1 thread cached"] = lambda run: _kafka_streams(run, threads=1, caching=True)
+        systems["Kafka Streams 2 threads"] = lambda run: _kafka_streams(run, threads=2, caching=False)
+    return systems
+
+
+def _load(
+    cluster: Cluster, systems: dict[str, Callable[[Run], float]], count: int, *, quick: bool
+) -> dict[str, tuple[str, int]]:
+    topics: dict[str, tuple[str, int]] = {}
+    for name in systems:
+        share = min(count, EVENTS_OF_SLOW.get(name, count) // (4 if quick else 1))
+        topic = "bench.clicks" if share == count else f"bench.first-{share}"
+        if not cluster.partitions(topic):
+            cluster.create(topic, PARTITIONS)
+            with console.status(f"loading {share:,} events"):
+                cluster.load(topic, events.messages(share, users=share // EVENTS_PER_USER, partitions=PARTITIONS))
+        topics[name] = topic, share
+    return topics
+
+
+def _mmrec(run: Run) -> float:
+    """Ours folds whole profiles. Timed from the first changelog record in the broker's log to the last.
+
+    That leaves out the first batch, less than .1% of the events.
+    """
+    app_id = f"mmrec-{run.number}"
+    create_topics(run.cluster, prefix="bench.", app_id=app_id)
+    changelog = changelog_topic(load_settings(app_id=app_id))
+    with tempfile.TemporaryDirectory(prefix="mmrec-bench-") as data_dir:
+        env = worker_env(run.broker, prefix="bench.", app_id=app_id, data_dir=data_dir, lists="false")
+        with running(mmrec("worker"), env=env) as system:
+            wait_committed(run.cluster, app_id, run.topic, run.count, system, timeout=120)
+    return _rate(run, changelog, run.cluster.first_appended(changelog))
+
+
+def _stock_faust(run: Run) -> float:
+    app_id = f"stock-faust-{run.number}"
+    with running(peer("stock_faust", run.broker.bootstrap, run.topic, app_id, free_port())) as system:
+        first = system.milestone("first", timeout=60)
+        wait_committed(run.cluster, app_id, run.topic, run.count, system, timeout=120)
+    return _rate(run, f"{app_id}-last-changelog", first)
+
+
+def _quix(run: Run) -> float:
+    group = f"quix-{run.number}"
+    with running(peer("quix", run.broker.bootstrap, run.topic, group, run.count)) as system:
+        first = system.milestone("first", timeout=60)
+        system.milestone("last", timeout=120)
+    return _rate(run, f"changelog__{group}--{run.topic}--default", first)
+
+
+def _kafka_streams(run: Run, *, threads: int, caching: bool) -> float:
+    assert run.java is not None
+    assert run.broker.kafka_home is not None
+    app_id = f"kafka-streams-{threads}-{caching}-{run.number}".lower()
+    job = kafka_streams.command(
+        run.broker.kafka_home, run.java, run.broker.bootstrap, run.topic, run.count,
+        threads=threads, caching=caching, app_id=app_id,
+    )  # fmt: skip
+    with running(job) as system:
+        first = system.milestone("first", timeout=60)
+        system.milestone("last", timeout=120)
+    return _rate(run, f"{app_id}-last-changelog", first)
+
+
+def _bare(module: str, run: Run) -> float:
+    with running(peer(module, run.broker.bootstrap, run.topic, run.count)) as system:
+        first = system.milestone("first", timeout=60)
+        return run.count / (system.milestone("last", timeout=120) - first) * 1000
+
+
+def _rate(run: Run, changelog: str, first: float | None) -> float:
+    """Events a second from `first` (ms) to the last record of the changelog, which is deleted then."""
+    last = run.cluster.last_appended(changelog)
+    if first is None or last is None or run.cluster.size(changelog) == 0:
+        raise RuntimeError(f"{changelog} is empty: nothing was kept")
+    run.cluster.delete(changelog)
+    return run.count / (last - first) * 1000
+
+
+def _ratios(report: Report, rates: dict[str, list[float]]) -> None:
+    """How many times a peer's rate ours is: the median over the rounds, each of them one ratio."""
+    targets = {"stock Faust": 30.0, "Quix Streams": 4.0, "Kafka Streams 1 thread": 0.7, "bare confluent": 0.3}
+    for name, theirs in rates.items():
+        if name != "mmrec":
+            target = Target(targets[name]) if name in targets else None
+            ratios = [mine / other for mine, other in zip(rates["mmrec"], theirs, strict=True)]
+            report.add("ratio", f"mmrec / {name}", ratios, "×", target=target)
+
+
+def _draw(axes: object, report: Report) -> None:
+    figures = sorted((f for f in report.figures if f.case == "stream.throughput"), key=lambda f: f.value)
+    bars = axes.barh(  # type: ignore[attr-defined]
+        [f.system for f in figures], [f.value for f in figures],
+        color=["#c2410c" if f.system == "mmrec" else "#94a3b8" for f in figures],
+    )  # fmt: skip
+    axes.bar_label(bars, fmt="{:,.0f}", padding=3)  # type: ignore[attr-defined]
+    axes.set_xlabel("events/s, median")  # type: ignore[attr-defined]
+    axes.margins(x=0.15)  # type: ignore[attr-defined]
