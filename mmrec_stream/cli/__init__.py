@@ -37,6 +37,8 @@ def main() -> None:
         sys.exit(1)
 
 
+from mmrec_stream.cli.schemas import schemas  # noqa: E402
 from mmrec_stream.cli.simulate import simulate  # noqa: E402
 
+app.command()(schemas)
 app.command()(simulate)
