@@ -3,7 +3,7 @@
 All of them are asked the same way: a history with weights that fall with age, times the matrix.
 """
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -14,6 +14,7 @@ from mmrec_stream.evaluation.dataset import Interactions
 from mmrec_stream.evaluation.splits import Cases
 
 Matrix = NDArray[np.float32]
+Entries = tuple[NDArray[Any], NDArray[Any], Matrix]
 
 REACH = 12
 """Positions that a decayed history reaches back in training. At the slowest useful decay, .8 a position, the
@@ -36,7 +37,7 @@ def directed_cooccurrence(
     Returns:
         The weights, (items, items), with an empty diagonal.
     """
-    pairs: list[tuple[NDArray[np.int32], NDArray[np.int32], Matrix]] = []
+    pairs: list[Entries] = []
     for distance in range(1, min(window, len(log) - 1) + 1):
         first = np.flatnonzero(
             (log.users[:-distance] == log.users[distance:]) & (log.items[:-distance] != log.items[distance:])
@@ -137,8 +138,8 @@ def _windows(
     rows = np.flatnonzero(np.r_[log.users[1:] == log.users[:-1], False])
     number = np.full(len(log), -1)
     number[rows] = np.arange(len(rows))
-    past: list[tuple[NDArray[np.int64], NDArray[np.int32], Matrix]] = []
-    future: list[tuple[NDArray[np.int64], NDArray[np.int32], Matrix]] = []
+    past: list[Entries] = []
+    future: list[Entries] = []
     for distance in range(min(REACH, len(log))):
         back = rows[(rows >= distance) & (log.users[rows - distance] == log.users[rows])]
         past.append((number[back], log.items[back - distance], np.full(len(back), input_decay**distance, np.float32)))
@@ -149,7 +150,7 @@ def _windows(
     return _sparse(past, (len(rows), items)), _sparse(future, (len(rows), items))
 
 
-def _sparse(parts: list[tuple[NDArray[np.int64], NDArray[np.int32], Matrix]], shape: tuple[int, int]) -> sp.csr_matrix:
+def _sparse(parts: list[Entries], shape: tuple[int, int]) -> sp.csr_matrix:
     row, col, value = (np.concatenate(column) for column in zip(*parts, strict=True))
     return sp.csr_matrix((value, (row, col)), shape=shape)
 

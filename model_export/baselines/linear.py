@@ -1,0 +1,51 @@
+"""Linear autoencoders as baselines: EASE as published, with decayed input, and with a sense of order."""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from mmrec_stream.errors import UserError
+from mmrec_stream.evaluation.dataset import Dataset, Interactions
+from model_export.baselines import item_item
+from model_export.baselines.base import Setting
+from model_export.baselines.counting import ItemItem
+
+MOST_ITEMS = 25_000
+"""Items up to which the dense inverse is taken: 7.5 GB, and some five minutes on one core."""
+
+
+class DecayedEase(ItemItem):
+    """EASE asked with a history whose weights fall with age."""
+
+    learn_grid: ClassVar[Mapping[str, Sequence[Setting]]] = {"l2": (100, 250, 500)}
+
+    def learn(self, dataset: Dataset, log: Interactions) -> None:
+        """Solve the regression."""
+        _check(dataset)
+        self._weights = item_item.ease(log, dataset.items, l2=self.number("l2"))
+
+
+class Ease(DecayedEase):
+    """EASE as published: the order of the history does not matter."""
+
+    ask_grid: ClassVar[Mapping[str, Sequence[Setting]]] = {"decay": (1.0,)}
+
+
+class DirectedEase(ItemItem):
+    """SLIT: the regression of what comes next on the decayed history."""
+
+    learn_grid: ClassVar[Mapping[str, Sequence[Setting]]] = {"l2": (20, 80), "target_decay": (0.5, 0.8)}
+
+    def learn(self, dataset: Dataset, log: Interactions) -> None:
+        """Solve the regression."""
+        _check(dataset)
+        self._weights = item_item.directed_ease(
+            log, dataset.items, l2=self.number("l2"), target_decay=self.number("target_decay")
+        )
+
+
+def _check(dataset: Dataset) -> None:
+    if dataset.items > MOST_ITEMS:
+        raise UserError(
+            f"data set {dataset.name}: EASE inverts an items x items matrix; {dataset.items} items are more than "
+            f"{MOST_ITEMS}. Leave this method out with --methods."
+        )
