@@ -135,6 +135,10 @@ class Scorer:
         self.table.set_available(rows, np.array([item.sellable for item in items], dtype=bool))
         return rows
 
+    def withdraw(self, item_ids: Sequence[str]) -> None:
+        """Recommend these items no more; ids that the table does not have are passed over."""
+        self.table.set_available(np.array([self.table.row(item_id) for item_id in item_ids], dtype=np.int64), False)
+
     def _table_on_device(self) -> tuple[int, dict[str, ort.OrtValue]]:
         """The table's arrays where the ranker reads them; on a CPU these are the arrays themselves."""
         version = self.table.version

@@ -1,0 +1,1 @@
+"""The agents: one a kind of behaviour topic. All of them hand their chunks to the pipeline."""

@@ -1,0 +1,86 @@
+"""What the stream needs to know of every product, as columns: attributes for the profile, and whether it can be sold."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmrec_stream.catalogue.index import UNKNOWN, KeyIndex
+from mmrec_stream.contracts.catalogue import CatalogueItem
+from mmrec_stream.contracts.identity import NO_KEY, id_keys, short_key
+from mmrec_stream.profiles.columns import EventColumns
+from mmrec_stream.profiles.record import UNKNOWN_BAND, price_bands
+
+T = TypeVar("T", bound=np.generic)
+
+
+class Catalogue:
+    """The newest state of every product that was ever published; a removed one stays, as not sellable."""
+
+    def __init__(self) -> None:
+        self._index = KeyIndex()
+        self._ids: list[str] = []
+        self._categories = np.zeros(1024, dtype=np.uint32)
+        self._brands = np.zeros(1024, dtype=np.uint32)
+        self._bands = np.full(1024, UNKNOWN_BAND, dtype=np.int8)
+        self._sellable = np.zeros(1024, dtype=np.bool_)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """The item id of each row. Only for reading."""
+        return self._ids
+
+    def update(self, items: Sequence[CatalogueItem]) -> None:
+        """Take the newest state of items."""
+        rows = self._rows([item.item_id for item in items])
+        self._categories[rows] = [short_key(item.category) if item.category else NO_KEY for item in items]
+        self._brands[rows] = [short_key(item.brand) if item.brand else NO_KEY for item in items]
+        self._bands[rows] = price_bands(np.array([item.price for item in items], dtype=np.float64))
+        self._sellable[rows] = [item.sellable for item in items]
+
+    def remove(self, item_ids: Sequence[str]) -> None:
+        """Take items out of sale for good."""
+        self._sellable[self._rows(item_ids)] = False
+
+    def sellable(self, keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Whether each item may be recommended, the shape of `keys`. Of items that were never published nothing
+        speaks against it: a shop may run on behaviour alone."""
+        rows = self._index.rows(keys)
+        return np.where(rows == UNKNOWN, True, self._sellable[rows])
+
+    def complete(self, columns: EventColumns) -> None:
+        """Fill in, in place, the category, brand and price band that events do not tell themselves."""
+        if not len(self):
+            return
+        rows = self._index.rows(columns.items)
+        known = rows != UNKNOWN
+        _fill(columns.categories, NO_KEY, self._categories[rows], known)
+        _fill(columns.brands, NO_KEY, self._brands[rows], known)
+        _fill(columns.price_bands, UNKNOWN_BAND, self._bands[rows], known)
+
+    def _rows(self, item_ids: Sequence[str]) -> NDArray[np.int64]:
+        before = len(self._index)
+        rows = self._index.add(id_keys(item_ids))
+        # New rows are numbered in order of first appearance.
+        for item_id, row in zip(item_ids, rows, strict=True):
+            if row == len(self._ids):
+                self._ids.append(item_id)
+        if len(self._index) > len(self._categories):
+            for name in ("_categories", "_brands", "_bands", "_sellable"):
+                setattr(self, name, _grown(getattr(self, name), before, 2 * len(self._index)))
+        return rows
+
+
+def _fill(target: NDArray[T], missing: int, source: NDArray[T], known: NDArray[np.bool_]) -> None:
+    gaps = known & (target == missing)
+    target[gaps] = source[gaps]
+
+
+def _grown(array: NDArray[T], count: int, capacity: int) -> NDArray[T]:
+    grown = np.zeros(capacity, dtype=array.dtype)
+    grown[:count] = array[:count]
+    return grown

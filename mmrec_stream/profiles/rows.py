@@ -1,0 +1,87 @@
+"""The rows that hold the profiles of one partition's users, and what brings them back from a changelog."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmrec_stream.profiles.record import RECORD, Records, empty, from_bytes
+
+FIRST_CAPACITY = 1_024
+"""Rows a partition starts with: 1.1 MB of address space, of which only what is written takes memory."""
+
+
+class ProfileRows:
+    """Profiles of one partition, one row a user.
+
+    Rows are never moved or given away while the partition is held. `records` is replaced when it grows: fetch it
+    anew after `rows_of`.
+    """
+
+    def __init__(self) -> None:
+        self.records: Records = empty(FIRST_CAPACITY)
+        self.users: list[str] = []
+        self._row_of: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def __contains__(self, user: str) -> bool:
+        return user in self._row_of
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.users)
+
+    def rows_of(self, users: Sequence[str]) -> NDArray[np.int64]:
+        """The row of each user, shape (users,); users nobody knows get an empty one."""
+        row_of = self._row_of
+        try:
+            return np.array([row_of[user] for user in users], dtype=np.int64)
+        except KeyError:
+            return np.array([self._row(user) for user in users], dtype=np.int64)
+
+    def row(self, user: str) -> int | None:
+        """The user's row, None if nothing is known."""
+        return self._row_of.get(user)
+
+    def unknown(self, users: Sequence[str]) -> set[str]:
+        """Those of `users` that have no row."""
+        return {user for user in users if user not in self._row_of}
+
+    def restore(self, users: Sequence[str], values: Sequence[bytes]) -> None:
+        """Take rows from changelog values, in the changelog's order.
+
+        Of two values of a user the one that has folded more events stays, the later one if they are equal: a late
+        write of a worker that had lost the partition does no harm.
+
+        Raises:
+            ValueError: a value is no profile.
+        """
+        records = from_bytes(values)
+        rows = self.rows_of(users)
+        if len(np.unique(rows)) < len(rows):
+            # The last of the fullest values of each row: sort by (row, events, position) and take each row's end.
+            order = np.lexsort((np.arange(len(rows)), records["events"], rows))
+            ends = np.append(np.flatnonzero(np.diff(rows[order])), len(rows) - 1)
+            rows, records = rows[order][ends], records[order][ends]
+        newer = records["events"] >= self.records["events"][rows]
+        self.records[rows[newer]] = records[newer]
+
+    def nbytes(self) -> int:
+        """Bytes of the rows in use."""
+        return len(self.users) * RECORD.itemsize
+
+    def _row(self, user: str) -> int:
+        row = self._row_of.get(user)
+        if row is None:
+            row = self._row_of[user] = len(self.users)
+            self.users.append(user)
+            if row == len(self.records):
+                self._grow()
+        return row
+
+    def _grow(self) -> None:
+        # Doubling: the pages beyond the copied rows are not touched, so they take no memory.
+        grown = empty(2 * len(self.records))
+        grown[: len(self.records)] = self.records
+        self.records = grown

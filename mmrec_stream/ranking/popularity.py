@@ -1,0 +1,83 @@
+"""What everybody does at the moment: decayed counts of interactions an item, for users of whom nothing is known."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmrec_stream.catalogue.index import KeyIndex
+from mmrec_stream.contracts.behaviour import EventType
+from mmrec_stream.contracts.identity import NO_KEY
+
+HALF_LIFE_MS = 3 * 3_600_000
+"""Three hours: long enough to count through a quiet night hour, short enough that the evening's list is the evening's."""
+
+WEIGHTS = {EventType.VIEW: 1.0, EventType.CLICK: 1.0, EventType.ADD_TO_CART: 3.0, EventType.PURCHASE: 5.0}
+"""As the profile's affinities: a purchase is worth a few views."""
+
+_WEIGHTS = np.array([WEIGHTS.get(EventType(code), 0.0) if code else 0.0 for code in range(max(EventType) + 1)])
+
+_REBASE_EXPONENT = 60.0
+"""Counts are kept as of a fixed time and grow by 2^(age / half-life) (forward decay: Cormode et al. 2009); the time is
+moved on before the factor leaves the range where single events still count in double precision."""
+
+
+class Popularity:
+    """Decayed counts of one worker's events. Its partitions are a random share of the users, so the ranking is fair."""
+
+    def __init__(self) -> None:
+        self._index = KeyIndex()
+        self._keys = np.zeros(1024, dtype=np.uint64)
+        self._counts = np.zeros(1024, dtype=np.float64)
+        self._ids: list[str] = []
+        self._base_ms = 0
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def count(
+        self, item_ids: Sequence[str], keys: NDArray[np.uint64], types: NDArray[np.uint8], times_ms: NDArray[np.int64]
+    ) -> None:
+        """Count a batch of events, all arguments of length (events,). Events without an item have NO_KEY."""
+        weights = _WEIGHTS[types]
+        counted = np.flatnonzero((weights > 0) & (keys != NO_KEY))
+        if not len(counted):
+            return
+        newest = int(times_ms[counted].max())
+        if not self._base_ms or (newest - self._base_ms) / HALF_LIFE_MS > _REBASE_EXPONENT:
+            self._rebase(newest)
+        rows = self._index.add(keys[counted])
+        if len(self._index) > len(self._ids):
+            self._note(item_ids, keys, counted, rows)
+        np.add.at(
+            self._counts, rows, weights[counted] * np.exp2((times_ms[counted] - self._base_ms) / HALF_LIFE_MS)
+        )
+
+    def top(self, count: int) -> tuple[list[str], NDArray[np.uint64], NDArray[np.float64]]:
+        """The `count` most popular items, best first: ids, keys, and their share of the first one's count."""
+        counts = self._counts[: len(self._ids)]
+        best = np.argpartition(-counts, count)[:count] if count < len(counts) else np.arange(len(counts))
+        # Ties by key: the same on every worker, and no item is preferred for the age of its id.
+        best = best[np.lexsort((self._keys[best], -counts[best]))]
+        best = best[counts[best] > 0]
+        share = counts[best] / counts[best[0]] if len(best) else counts[best]
+        return [self._ids[row] for row in best], self._keys[best], share
+
+    def _note(
+        self, item_ids: Sequence[str], keys: NDArray[np.uint64], counted: NDArray[np.int64], rows: NDArray[np.int64]
+    ) -> None:
+        if len(self._index) > len(self._keys):
+            capacity = 2 * len(self._index)
+            for name in ("_keys", "_counts"):
+                grown = np.zeros(capacity, dtype=getattr(self, name).dtype)
+                grown[: len(self._ids)] = getattr(self, name)[: len(self._ids)]
+                setattr(self, name, grown)
+        for position, row in zip(counted, rows, strict=True):
+            if row == len(self._ids):
+                self._ids.append(item_ids[position])
+                self._keys[row] = keys[position]
+
+    def _rebase(self, newest_ms: int) -> None:
+        if self._base_ms:
+            self._counts *= np.exp2((self._base_ms - newest_ms) / HALF_LIFE_MS)
+        self._base_ms = newest_ms

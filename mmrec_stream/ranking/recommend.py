@@ -1,0 +1,120 @@
+"""Lists for a batch of profiles: the hybrid ranking where the release knows the user, what is popular where not."""
+
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmrec_stream.catalogue.attributes import Catalogue
+from mmrec_stream.contracts.recommendations import Recommended
+from mmrec_stream.profiles.record import Records
+from mmrec_stream.ranking.features import Labels, features_of, held_keys
+from mmrec_stream.ranking.popularity import Popularity
+from mmrec_stream.ranking.scorer import Scorer
+
+NO_RELEASE = "none"
+"""What a list names as its release while there is none."""
+
+POPULAR_REFRESH_S = 1.0
+"""How old the popular items may be. Their counts have a half-life of hours; ordering a million of them takes 10 ms."""
+
+POPULAR_SPARE = 64
+"""Popular items kept beyond a list's length, to make up for those that a user holds or that cannot be sold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slate:
+    """The items of one user's list, best first."""
+
+    items: list[Recommended]
+    strategy: Literal["hybrid", "popular"]
+    release: str
+    alpha: float
+
+
+class Recommender:
+    """What a worker recommends with: the release that serves, the catalogue, and what is popular.
+
+    `recommend` runs on one thread at a time; `scorer` may be replaced from another between two batches.
+    """
+
+    def __init__(self, catalogue: Catalogue, popularity: Popularity, *, list_size: int, repurchase_s: float) -> None:
+        self._catalogue = catalogue
+        self._popularity = popularity
+        self._list_size = list_size
+        self._repurchase_s = repurchase_s
+        self._serving: tuple[Scorer, Labels, Labels] | None = None
+        self._popular: tuple[float, list[str], NDArray[np.uint64], NDArray[np.float64]] | None = None
+
+    @property
+    def scorer(self) -> Scorer | None:
+        """The release that serves."""
+        return self._serving[0] if self._serving else None
+
+    @property
+    def release(self) -> str:
+        """Version of the release that serves."""
+        return self._serving[0].version if self._serving else NO_RELEASE
+
+    def serve(self, scorer: Scorer) -> None:
+        """Use a release from the next batch on."""
+        lists = scorer.release.vocabularies
+        self._serving = scorer, Labels(lists["categories"]), Labels(lists["brands"])
+
+    def recommend(self, records: Records, now_ms: int) -> list[Slate]:
+        """A list for each profile; `records` is the caller's copy and is changed."""
+        held = held_keys(records, now_ms // 1000, self._repurchase_s)
+        serving = self._serving
+        if serving is None:
+            return [self._popular_slate(keys, NO_RELEASE) for keys in held]
+        scorer, categories, brands = serving
+        features, known = features_of(
+            records,
+            scorer.table,
+            categories,
+            brands,
+            now_ms=now_ms,
+            repurchase_s=self._repurchase_s,
+            max_history=scorer.max_history,
+        )
+        if not known.any():
+            return [self._popular_slate(keys, scorer.version) for keys in held]
+        lists = scorer.run(features, self._list_size)
+        ids, version = scorer.table.ids, scorer.version
+        rows, scores = lists.rows.tolist(), lists.scores.tolist()
+        p_user, p_item, alpha = lists.p_user.tolist(), lists.p_item.tolist(), lists.alpha.tolist()
+        slates = []
+        for user in range(len(records)):
+            if not known[user]:
+                slates.append(self._popular_slate(held[user], version))
+                continue
+            items = [
+                Recommended(item_id=ids[row], score=score, p_user=by_user, p_item=by_item)
+                for row, score, by_user, by_item in zip(
+                    rows[user], scores[user], p_user[user], p_item[user], strict=True
+                )
+                if score > 0
+            ]
+            slates.append(Slate(items, "hybrid", version, alpha[user]))
+        return slates
+
+    def _popular_slate(self, held: Collection[np.uint64] | NDArray[np.uint64], release: str) -> Slate:
+        ids, keys, shares = self._popular_items()
+        held_set = {int(key) for key in held if key}
+        chosen = [
+            Recommended(item_id=item_id, score=float(share))
+            for item_id, key, share in zip(ids, keys, shares, strict=True)
+            if int(key) not in held_set
+        ]
+        return Slate(chosen[: self._list_size], "popular", release, 0.0)
+
+    def _popular_items(self) -> tuple[list[str], NDArray[np.uint64], NDArray[np.float64]]:
+        now = time.monotonic()
+        if self._popular is None or now - self._popular[0] > POPULAR_REFRESH_S or not self._popular[1]:
+            ids, keys, shares = self._popularity.top(4 * (self._list_size + POPULAR_SPARE))
+            sellable = np.flatnonzero(self._catalogue.sellable(keys))[: self._list_size + POPULAR_SPARE]
+            self._popular = now, [ids[place] for place in sellable], keys[sellable], shares[sellable]
+        return self._popular[1:]

@@ -1,0 +1,49 @@
+"""`mmrec worker`."""
+
+import logging
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+
+
+def worker(
+    web_port: Annotated[
+        int | None, typer.Option(help="Port of /health, /ready and /metrics on loopback; 0 takes a free one.")
+    ] = None,
+    lists: Annotated[
+        bool | None, typer.Option("--lists/--no-lists", help="Publish recommendation lists, or only keep profiles.")
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Faust's own log lines too.")] = False,
+) -> None:
+    """Run a worker: fold behaviour into profiles and publish fresh lists.
+
+    Start as many as there are partitions, on as many machines as you like; they share the work. Stop one with Ctrl-C
+    or SIGTERM: it hands its partitions over and loses nothing.
+
+    Example: `MMREC_BOOTSTRAP=kafka:9092 mmrec worker`
+    """
+    from faust.worker import Worker
+
+    from mmrec_stream.settings import load_settings
+    from streams.app import create_app, ensure_topics
+
+    settings = load_settings(web_port=web_port, lists=lists)
+    configure_logging(verbose)
+    app = create_app(settings)
+    ensure_topics(settings)
+    # Short critical sections of the scoring thread must not wait the default 5 ms for the interpreter.
+    sys.setswitchinterval(0.0005)
+    os.environ.setdefault("NO_COLOR", "1")
+    Worker(app, loglevel=None, override_logging=False, redirect_stdouts=False, quiet=True).execute_from_commandline()
+
+
+def configure_logging(verbose: bool) -> None:
+    """Lines of our own at INFO; of the libraries what needs attention."""
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr, force=True)
+    if not verbose:
+        for name in ("faust", "mode", "aiokafka", "kafka"):
+            logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,119 @@
+"""From records to events: what is good comes out as columns, what is not as dead letters with cause and origin."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+from aiokafka.structs import ConsumerRecord
+
+from mmrec_stream.contracts.behaviour import BehaviourEvent, decode_event
+from mmrec_stream.contracts.dead_letters import DeadLetter, Fault, Origin
+from mmrec_stream.contracts.identity import partition_of
+from mmrec_stream.profiles.columns import EventColumns, columns_of
+
+Record = ConsumerRecord[bytes | None, bytes | None]
+
+MAX_LETTER_BYTES = 512 * 1024
+"""How much of a value a dead letter keeps: with base64's third on top it stays below a topic's usual 1 MB limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an event may not exceed."""
+
+    max_bytes: int
+    max_future_ms: int
+
+
+@dataclass(slots=True)
+class Intake:
+    """A chunk, sorted: `events`, `records` and `columns` belong together place by place."""
+
+    events: list[BehaviourEvent]
+    records: Sequence[Record]
+    columns: EventColumns
+    letters: list[DeadLetter]
+
+    def reject(self, places: Sequence[int], fault: Fault, details: Sequence[str]) -> None:
+        """Move events to the dead letters."""
+        if not places:
+            return
+        for place, detail in zip(places, details, strict=True):
+            self.letters.append(letter(self.records[place], fault, detail))
+        out = set(places)
+        keep = [place for place in range(len(self.events)) if place not in out]
+        self.events = [self.events[place] for place in keep]
+        self.records = [self.records[place] for place in keep]
+        self.columns = columns_of(self.events, [record.offset for record in self.records])
+
+
+def sort_records(records: Sequence[Record], limits: Limits, now_ms: int) -> Intake:
+    """Decode and check a chunk's records.
+
+    Args:
+        records: of one partition, in order.
+        limits: what an event may not exceed.
+        now_ms: the worker's clock.
+    """
+    letters: list[DeadLetter] = []
+    try:
+        values = [record.value for record in records]
+        if max(map(len, values)) > limits.max_bytes:  # type: ignore[arg-type]
+            raise ValueError("an oversized record is among them")
+        events = [decode_event(value) for value in values]  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        events, good = [], []
+        for record in records:
+            outcome = _decode(record, limits.max_bytes)
+            if isinstance(outcome, DeadLetter):
+                letters.append(outcome)
+            else:
+                events.append(outcome)
+                good.append(record)
+        records = good
+    intake = Intake(events, records, columns_of(events, [record.offset for record in records]), letters)
+    late = np.flatnonzero(intake.columns.times_ms > now_ms + limits.max_future_ms).tolist()
+    ahead = [(intake.events[place].ts - now_ms) / 1000 for place in late]
+    intake.reject(late, Fault.FUTURE, [f"`ts` lies {seconds:.0f} s ahead of the worker's clock" for seconds in ahead])
+    return intake
+
+
+def misplaced(intake: Intake, newcomers: set[str], partition: int, partitions: int) -> list[int]:
+    """Places of events whose user belongs to another partition. Only users without a profile need to be looked at."""
+    elsewhere = {user for user in newcomers if partition_of(user.encode(), partitions) != partition}
+    if not elsewhere:
+        return []
+    return [place for place, user in enumerate(intake.columns.users) if user in elsewhere]
+
+
+def letter(record: Record, fault: Fault, detail: str) -> DeadLetter:
+    """A dead letter of a record, whole unless it is larger than a letter can be."""
+    value = record.value
+    cut = value is not None and len(value) > MAX_LETTER_BYTES
+    return DeadLetter(
+        fault=fault,
+        detail=detail,
+        origin=Origin(
+            topic=record.topic, partition=record.partition, offset=record.offset, timestamp=record.timestamp
+        ),
+        key=record.key,
+        value=value[:MAX_LETTER_BYTES] if cut and value else value,
+        truncated=cut,
+        noticed=int(time.time() * 1000),
+    )
+
+
+def _decode(record: Record, max_bytes: int) -> BehaviourEvent | DeadLetter:
+    value = record.value
+    if not value:
+        return letter(record, Fault.EMPTY, "the record has no value: behaviour topics carry no deletions")
+    if len(value) > max_bytes:
+        return letter(record, Fault.OVERSIZED, f"{len(value)} bytes, at most {max_bytes} are taken")
+    try:
+        return decode_event(value)
+    except msgspec.ValidationError as error:
+        return letter(record, Fault.INVALID, str(error))
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return letter(record, Fault.NOT_JSON, str(error))

@@ -1,0 +1,62 @@
+"""What a worker counts of itself, for Prometheus and for its own health check."""
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from mmrec_stream.ranking.recommend import Slate
+
+LATENCY_BUCKETS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+"""s. Fine where the promise is (5 to 20 ms), coarse where it is broken."""
+
+
+class Metrics:
+    """The worker's metrics, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = r = CollectorRegistry()
+        self.events = Counter("mmrec_events", "Behaviour records read", ["topic"], registry=r)
+        self.folds = Counter("mmrec_folds", "Events folded into profiles", registry=r)
+        self.repeats = Counter("mmrec_repeats", "Events that a profile had folded before", registry=r)
+        self.profile_writes = Counter("mmrec_profile_writes", "Changelog rows sent", registry=r)
+        self.dead_letters = Counter("mmrec_dead_letters", "Inputs set aside", ["fault"], registry=r)
+        self.lists = Counter("mmrec_lists", "Recommendation lists published", ["strategy"], registry=r)
+        self.coalesced = Counter("mmrec_lists_coalesced", "Lists left out for a newer one of the user", registry=r)
+        self.scoring_failures = Counter("mmrec_scoring_failures", "Batches that could not be scored", registry=r)
+        self.latency = Histogram(
+            "mmrec_latency_seconds", "From the broker's log to the published list", buckets=LATENCY_BUCKETS, registry=r
+        )
+        self.profiles = Gauge("mmrec_profiles", "Profiles held", registry=r)
+        self.partitions = Gauge("mmrec_partitions", "Profile partitions held", registry=r)
+        self.due = Gauge("mmrec_lists_due", "Users in line for a list", registry=r)
+        self.unconfirmed = Gauge("mmrec_unconfirmed", "Records sent and not yet confirmed", registry=r)
+        self.release = Gauge("mmrec_release_info", "The release that serves", ["version", "provider"], registry=r)
+        self._strategies: dict[str, Any] = {}
+        self._topics: dict[str, Any] = {}
+        self.positions: dict[tuple[str, int], int] = defaultdict(int)
+        """Next offset to fold of each source partition."""
+        self.last_progress = time.monotonic()
+
+    def chunk(self, topic: str, partition: int, records: Sequence[Any], letters: int) -> None:
+        """A chunk was taken."""
+        counter = self._topics.get(topic) or self._topics.setdefault(topic, self.events.labels(topic=topic))
+        counter.inc(len(records))
+        self.positions[topic, partition] = records[-1].offset + 1
+        self.last_progress = time.monotonic()
+
+    def folded(self, events: int, fresh: int, rows: int) -> None:
+        """Events were folded, `fresh` of them for the first time, into `rows` profiles."""
+        self.folds.inc(fresh)
+        self.repeats.inc(events - fresh)
+        self.profile_writes.inc(rows)
+
+    def published(self, slate: Slate, appended_ms: float, now: float) -> None:
+        """A list went out, for an event that the broker had at `appended_ms`."""
+        counter = self._strategies.get(slate.strategy)
+        if counter is None:
+            counter = self._strategies[slate.strategy] = self.lists.labels(strategy=slate.strategy)
+        counter.inc()
+        self.latency.observe(max(now - appended_ms / 1000, 0.0))

@@ -1,0 +1,264 @@
+"""The way of a chunk: sort, fold, write the touched profiles, score the touched users, publish, acknowledge.
+
+Folding is never held up by scoring: users whose list is due wait in line, once each, and the newest state of a user
+wins. A chunk is acknowledged when its profiles are in the changelog and every user it touched has a list at least
+as new as the chunk.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from faust.types import EventT
+
+from mmrec_stream.catalogue.attributes import Catalogue
+from mmrec_stream.contracts.behaviour import EventType
+from mmrec_stream.contracts.dead_letters import Fault, encode_dead_letter
+from mmrec_stream.contracts.identity import NO_KEY, list_id, source_key
+from mmrec_stream.contracts.recommendations import Cause, RecommendationList, Times, encode_list
+from mmrec_stream.profiles.fold import fold
+from mmrec_stream.profiles.record import RECORD
+from mmrec_stream.ranking.popularity import Popularity
+from mmrec_stream.ranking.recommend import Recommender, Slate
+from mmrec_stream.settings import Settings
+from mmrec_stream.topics import Topics, changelog_topic
+from streams.intake import Intake, Limits, letter, misplaced, sort_records
+from streams.metrics import Metrics
+from streams.outbox import Outbox, Ticket
+from streams.store import ProfileStore
+from streams.transport import Chunk
+
+MAX_DUE = 20_000
+"""Users in line for a list at which folding waits. At 8,000 lists a second the last of them waits 2.5 s, which is as
+old as a list should become; fewer would hold up profiles when many visitors come at once."""
+
+SETTLE_S = 0.3
+"""How long a rebalance waits for lists that are due. What is not done by then is read again, by whoever has the
+partition; profiles know what they have folded. Longer would hold up the partitions that stay."""
+
+log = logging.getLogger(__name__)
+
+
+class _Due:
+    """A user whose list is due, and the newest event that it has to take into account."""
+
+    __slots__ = ("appended", "event", "fetched", "folded", "offset", "partition", "row", "tickets", "topic")
+
+    def __init__(self, partition: int, row: int) -> None:
+        self.partition = partition
+        self.row = row
+        self.tickets: list[Ticket] = []
+
+
+class Pipeline:
+    """One worker's way from chunks to acknowledgements."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: ProfileStore,
+        catalogue: Catalogue,
+        popularity: Popularity,
+        recommender: Recommender,
+        outbox: Outbox,
+        metrics: Metrics,
+    ) -> None:
+        self._settings = settings
+        self._topics = Topics.of(settings)
+        self._changelog = changelog_topic(settings)
+        self._limits = Limits(settings.max_event_bytes, int(settings.max_future_s * 1000))
+        self._store = store
+        self._catalogue = catalogue
+        self._popularity = popularity
+        self._recommender = recommender
+        self._outbox = outbox
+        self._metrics = metrics
+        self._due: dict[str, _Due] = {}
+        self._wake = asyncio.Event()
+        self._open = 0
+        self._era = 0
+        # One thread: the scoring library spreads a batch over the cores itself.
+        self._scoring = ThreadPoolExecutor(1, "scoring")
+
+    @property
+    def open_chunks(self) -> int:
+        """Chunks that are taken and not yet acknowledged."""
+        return self._open
+
+    @property
+    def lists_due(self) -> int:
+        """Users in line for a list."""
+        return len(self._due)
+
+    async def accept(self, event: EventT[Any], begin: Callable[[], None]) -> None:
+        """Take a chunk; returns when the next one may come. The event is acknowledged when all is delivered.
+
+        Args:
+            event: a Faust event whose value is a `Chunk`.
+            begin: called when work on the chunk begins, after any waiting.
+        """
+        era = self._era
+        await self._outbox.room()
+        while len(self._due) > MAX_DUE:
+            await asyncio.sleep(0.002)
+        if era == self._era:  # else the chunk is of before a rebalance, and will be read again
+            begin()
+            self._open += 1
+            ticket = Ticket(lambda: self._finish(event, era))
+            chunk: Chunk = event.value
+            try:
+                self._take(chunk, ticket)
+            except Exception as error:  # whatever it is, the chunk's records must not be lost
+                log.exception("chunk of %s: set aside as dead letters", event.message.tp)
+                for record in chunk.records:
+                    self._bury(letter(record, Fault.INTERNAL, f"{type(error).__name__}: {error}"), ticket)
+            ticket.seal()
+        # Let confirmations, lists and health checks have their turn.
+        await asyncio.sleep(0)
+
+    async def recommend_forever(self) -> None:
+        """Publish the lists that are due, a batch at a time, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            if not self._due:
+                self._wake.clear()
+                await self._wake.wait()
+            users = list(islice(self._due, self._settings.score_batch))
+            batch = [self._due.pop(user) for user in users]
+            records = np.empty(len(batch), dtype=RECORD)
+            for place, due in enumerate(batch):
+                records[place] = self._store.rows(due.partition).records[due.row]
+            try:
+                slates = await loop.run_in_executor(
+                    self._scoring, self._recommender.recommend, records, int(time.time() * 1000)
+                )
+            except Exception:
+                # The users' next events bring the next attempt; holding the chunks back would stop everything.
+                log.exception("scoring %d users failed: their lists are left out", len(batch))
+                self._metrics.scoring_failures.inc()
+                slates = []
+            scored = time.time()
+            for user, due, slate in zip(users, batch, slates, strict=False):
+                self._publish(user, due, slate, scored)
+            for due in batch:
+                for ticket in due.tickets:
+                    ticket.settle()
+
+    async def settle(self) -> None:
+        """Wait until all chunks are acknowledged; lists that are still due after `SETTLE_S` are given up."""
+        deadline = time.monotonic() + SETTLE_S
+        while self._open and time.monotonic() < deadline:
+            await asyncio.sleep(0.002)
+        if self._open:
+            log.info("%d chunks are given up; they will be read again", self._open)
+        self._due.clear()
+        self._open = 0
+        self._era += 1
+
+    def close(self) -> None:
+        """Stop scoring."""
+        self._scoring.shutdown(wait=False, cancel_futures=True)
+
+    def _take(self, chunk: Chunk, ticket: Ticket) -> None:
+        first = chunk.records[0]
+        partition = first.partition
+        intake = sort_records(chunk.records, self._limits, int(time.time() * 1000))
+        rows = self._store.rows(partition)
+        newcomers = rows.unknown(intake.columns.users)
+        if newcomers:
+            places = misplaced(intake, newcomers, partition, self._settings.partitions)
+            detail = f"the user's events belong to another of the {self._settings.partitions} partitions (murmur2)"
+            intake.reject(places, Fault.MISPLACED, [detail] * len(places))
+        for dead in intake.letters:
+            self._bury(dead, ticket)
+        self._metrics.chunk(first.topic, partition, chunk.records, len(intake.letters))
+        if intake.events:
+            self._fold(intake, chunk, partition, ticket)
+
+    def _fold(self, intake: Intake, chunk: Chunk, partition: int, ticket: Ticket) -> None:
+        columns, topic = intake.columns, chunk.records[0].topic
+        self._catalogue.complete(columns)
+        rows = self._store.rows(partition)
+        row_of_event = rows.rows_of(columns.users)
+        fresh = fold(rows.records, row_of_event, columns, source_key(topic, partition))
+        folded = time.time()
+        touched = np.unique(row_of_event[fresh])
+        if len(touched):
+            block, width = rows.records[touched].tobytes(), RECORD.itemsize
+            values = [block[start : start + width] for start in range(0, len(block), width)]
+            users = rows.users
+            keys = [users[row] for row in touched.tolist()]
+            self._outbox.profiles(self._changelog, partition, keys, values, ticket, self._store.note_offset)
+        counted = np.where(fresh, columns.items, np.uint64(NO_KEY))
+        self._popularity.count([event.item_id for event in intake.events], counted, columns.types, columns.times_ms)
+        self._metrics.folded(len(fresh), int(fresh.sum()), len(touched))
+        if self._settings.lists:
+            self._line_up(intake, row_of_event, chunk.fetched, folded, topic, partition, ticket)
+
+    def _line_up(
+        self,
+        intake: Intake,
+        row_of_event: Any,
+        fetched: float,
+        folded: float,
+        topic: str,
+        partition: int,
+        ticket: Ticket,
+    ) -> None:
+        """Put every user who did something (an impression is nothing done) in line for a list.
+
+        Events that were folded before count too: they are read again when their list may not have gone out.
+        """
+        users = intake.columns.users
+        active = np.flatnonzero(intake.columns.types != EventType.IMPRESSION).tolist()
+        due, waiting = self._due, 0
+        for user, place in {users[place]: place for place in active}.items():
+            entry = due.get(user)
+            if entry is None:
+                entry = due[user] = _Due(partition, int(row_of_event[place]))
+            else:
+                waiting += 1
+            record = intake.records[place]
+            entry.topic, entry.offset = topic, record.offset
+            entry.event, entry.appended = intake.events[place].ts, record.timestamp
+            entry.fetched, entry.folded = fetched, folded
+            entry.tickets.append(ticket)
+            ticket.add()
+        self._metrics.coalesced.inc(waiting)
+        self._wake.set()
+
+    def _publish(self, user: str, due: _Due, slate: Slate, scored: float) -> None:
+        published = time.time()
+        message = RecommendationList(
+            list_id=list_id(user, due.topic, due.partition, due.offset, slate.release),
+            user_id=user,
+            items=slate.items,
+            release=slate.release,
+            strategy=slate.strategy,
+            alpha=slate.alpha,
+            cause=Cause(topic=due.topic, partition=due.partition, offset=due.offset),
+            times=Times(
+                event=due.event,
+                appended=due.appended,
+                fetched=due.fetched * 1000,
+                folded=due.folded * 1000,
+                scored=scored * 1000,
+                published=published * 1000,
+            ),
+        )
+        self._outbox.send(self._topics.recommendations, user, encode_list(message), due.tickets)
+        self._metrics.published(slate, due.appended, published)
+
+    def _bury(self, dead: Any, ticket: Ticket) -> None:
+        self._outbox.send(self._topics.dead_letters, dead.record_key, encode_dead_letter(dead), [ticket])
+        self._metrics.dead_letters.labels(fault=dead.fault.value).inc()
+
+    def _finish(self, event: EventT[Any], era: int) -> None:
+        if era == self._era:
+            self._open -= 1
+            event.ack()

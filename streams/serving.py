@@ -1,0 +1,115 @@
+"""What a worker recommends with, kept up to date: the catalogue as it changes, releases as they are announced."""
+
+import logging
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from confluent_kafka import Message
+
+from mmrec_stream.catalogue.attributes import Catalogue
+from mmrec_stream.contracts.catalogue import CatalogueItem
+from mmrec_stream.contracts.releases import ReleaseAnnouncement
+from mmrec_stream.errors import UserError
+from mmrec_stream.kafka.reader import read_batches, spans
+from mmrec_stream.ranking.popularity import Popularity
+from mmrec_stream.ranking.recommend import Recommender
+from mmrec_stream.ranking.scorer import Scorer
+from mmrec_stream.settings import Settings
+from mmrec_stream.topics import Topics
+from streams.followers import Follower, catalogue_changes, newest_announcement
+from streams.metrics import Metrics
+
+ENCODE_BATCH = 256
+"""Items encoded in one run: the encoder's cost per item stops falling there."""
+
+log = logging.getLogger(__name__)
+
+
+class Serving:
+    """The catalogue, what is popular, and the release that serves, with the threads that follow their topics."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._settings = settings
+        self._topics = Topics.of(settings)
+        self._metrics = metrics
+        self.catalogue = Catalogue()
+        self.popularity = Popularity()
+        self.recommender = Recommender(
+            self.catalogue,
+            self.popularity,
+            list_size=settings.list_size,
+            repurchase_s=settings.repurchase_days * 86_400,
+        )
+        # Held while the catalogue or the serving release changes, so that no item falls between the two.
+        self._changing = threading.Lock()
+        self._catalogue_follower = Follower(settings, self._topics.catalogue, self._on_catalogue)
+        self._release_follower = Follower(settings, self._topics.releases, self._on_releases)
+
+    def start(self) -> None:
+        """Load what there is, then follow what comes. Blocks while loading: call it in a thread.
+
+        Raises:
+            UserError: a topic or the broker is not there.
+        """
+        count = self._catalogue_follower.catch_up()
+        log.info("catalogue: %d products (%d records)", len(self.catalogue), count)
+        self._release_follower.catch_up()
+        if self.recommender.scorer is None:
+            log.warning("no release is announced: lists show what is popular until `mmrec train` has made one")
+        self._catalogue_follower.start()
+        self._release_follower.start()
+
+    def stop(self) -> None:
+        """End the threads."""
+        self._catalogue_follower.stop()
+        self._release_follower.stop()
+
+    def _on_catalogue(self, messages: Sequence[Message]) -> None:
+        items, removed = catalogue_changes(messages)
+        with self._changing:
+            if items:
+                self.catalogue.update(items)
+            if removed:
+                self.catalogue.remove(removed)
+            if (scorer := self.recommender.scorer) is not None:
+                _tell(scorer, items, removed)
+
+    def _on_releases(self, messages: Sequence[Message]) -> None:
+        announced = newest_announcement(messages)
+        if announced is None or announced.version == self.recommender.release:
+            return
+        try:
+            self._load(announced)
+        except UserError as error:
+            kept = self.recommender.release
+            log.error("release %s is not used, %s goes on serving: %s", announced.version, kept, error)
+
+    def _load(self, announced: ReleaseAnnouncement) -> None:
+        settings, topic = self._settings, self._topics.catalogue
+        scorer = Scorer.load(
+            Path(announced.path),
+            provider=settings.provider,
+            threads=settings.scoring_threads,
+            manifest_sha256=announced.manifest_sha256,
+        )
+        ends = {partition: span.high for partition, span in spans(settings, topic).items()}
+        for messages in read_batches(settings, topic, end_offsets=ends):
+            _tell(scorer, *catalogue_changes(messages))
+        with self._changing:
+            # What came while the whole catalogue was read.
+            for messages in read_batches(settings, topic, start_offsets=ends):
+                _tell(scorer, *catalogue_changes(messages))
+            before = self.recommender.release
+            self.recommender.serve(scorer)
+        self._metrics.release.clear()
+        self._metrics.release.labels(version=scorer.version, provider=scorer.device).set(1)
+        log.info("release %s took over from %s on %s", scorer.version, before, scorer.device.upper())
+
+
+def _tell(scorer: Scorer, items: Sequence[CatalogueItem], removed: Sequence[str]) -> None:
+    """Let the release know of catalogue changes."""
+    for start in range(0, len(items), ENCODE_BATCH):
+        scorer.add_items(items[start : start + ENCODE_BATCH])
+    if removed:
+        scorer.withdraw(removed)
