@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from typing import Any
+from typing import Any, cast
 
 import faust
 from faust.types import TransportT
@@ -82,8 +82,7 @@ class StreamApp(faust.App):
     @property
     def store(self) -> ProfileStore:
         """The profiles of the partitions that this worker holds."""
-        store: ProfileStore = self.table.data
-        return store
+        return cast("ProfileStore", self.table.data)
 
     async def on_first_start(self) -> None:
         """Before anything is consumed: see that the topics are there, load the catalogue and the release."""

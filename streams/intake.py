@@ -3,20 +3,29 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import msgspec
 import numpy as np
-from aiokafka.structs import ConsumerRecord
 
 from mmrec_stream.contracts.behaviour import BehaviourEvent, decode_event
 from mmrec_stream.contracts.dead_letters import DeadLetter, Fault, Origin
 from mmrec_stream.contracts.identity import partition_of
 from mmrec_stream.profiles.columns import EventColumns, columns_of
 
-Record = ConsumerRecord[bytes | None, bytes | None]
-
 MAX_LETTER_BYTES = 512 * 1024
 """How much of a value a dead letter keeps: with base64's third on top it stays below a topic's usual 1 MB limit."""
+
+
+class Record(Protocol):
+    """A Kafka record, whatever client read it."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +104,7 @@ def letter(record: Record, fault: Fault, detail: str) -> DeadLetter:
     return DeadLetter(
         fault=fault,
         detail=detail,
-        origin=Origin(
-            topic=record.topic, partition=record.partition, offset=record.offset, timestamp=record.timestamp
-        ),
+        origin=Origin(topic=record.topic, partition=record.partition, offset=record.offset, timestamp=record.timestamp),
         key=record.key,
         value=value[:MAX_LETTER_BYTES] if cut and value else value,
         truncated=cut,
@@ -112,7 +119,8 @@ def _decode(record: Record, max_bytes: int) -> BehaviourEvent | DeadLetter:
     if len(value) > max_bytes:
         return letter(record, Fault.OVERSIZED, f"{len(value)} bytes, at most {max_bytes} are taken")
     try:
-        return decode_event(value)
+        event: BehaviourEvent = decode_event(value)
+        return event
     except msgspec.ValidationError as error:
         return letter(record, Fault.INVALID, str(error))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

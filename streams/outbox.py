@@ -97,10 +97,8 @@ class Outbox:
                 ticket.settle()
 
         ticket.add(len(keys))
-        messages = [{"key": key, "value": value} for key, value in zip(keys, values, strict=True)]
-        queued = self._profiles.produce_batch(topic, messages, partition=partition, on_delivery=delivered)
-        for message in messages[queued:] if queued < len(messages) else ():
-            self._send(self._profiles, topic, message["value"], message["key"], partition, delivered)
+        for key, value in zip(keys, values, strict=True):
+            self._send(self._profiles, topic, value, key, partition, delivered)
         self._sent.set()
 
     def send(self, topic: str, key: bytes | str, value: bytes, tickets: Sequence[Ticket]) -> None:

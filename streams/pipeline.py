@@ -10,8 +10,9 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from faust.types import EventT
@@ -41,18 +42,30 @@ SETTLE_S = 0.3
 """How long a rebalance waits for lists that are due. What is not done by then is read again, by whoever has the
 partition; profiles know what they have folded. Longer would hold up the partitions that stay."""
 
+LOOK_S = 0.002
+"""How often a wait for the line to shorten looks again. Many small steps end such a wait; an event for each would cost
+more than the looking."""
+
 log = logging.getLogger(__name__)
 
 
+@dataclass(slots=True)
 class _Due:
     """A user whose list is due, and the newest event that it has to take into account."""
 
-    __slots__ = ("appended", "event", "fetched", "folded", "offset", "partition", "row", "tickets", "topic")
-
-    def __init__(self, partition: int, row: int) -> None:
-        self.partition = partition
-        self.row = row
-        self.tickets: list[Ticket] = []
+    partition: int
+    row: int
+    topic: str
+    offset: int
+    event_ms: int
+    """When it happened, by its producer."""
+    appended_ms: int
+    """When the broker had it in its log."""
+    fetched: float
+    """When this worker had it, s since 1970."""
+    folded: float
+    tickets: list[Ticket]
+    """The chunks that wait for the list."""
 
 
 class Pipeline:
@@ -105,12 +118,12 @@ class Pipeline:
         era = self._era
         await self._outbox.room()
         while len(self._due) > MAX_DUE:
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(LOOK_S)
         if era == self._era:  # else the chunk is of before a rebalance, and will be read again
             begin()
             self._open += 1
             ticket = Ticket(lambda: self._finish(event, era))
-            chunk: Chunk = event.value
+            chunk = cast("Chunk", event.value)
             try:
                 self._take(chunk, ticket)
             except Exception as error:  # whatever it is, the chunk's records must not be lost
@@ -153,7 +166,7 @@ class Pipeline:
         """Wait until all chunks are acknowledged; lists that are still due after `SETTLE_S` are given up."""
         deadline = time.monotonic() + SETTLE_S
         while self._open and time.monotonic() < deadline:
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(LOOK_S)
         if self._open:
             log.info("%d chunks are given up; they will be read again", self._open)
         self._due.clear()
@@ -218,16 +231,22 @@ class Pipeline:
         active = np.flatnonzero(intake.columns.types != EventType.IMPRESSION).tolist()
         due, waiting = self._due, 0
         for user, place in {users[place]: place for place in active}.items():
-            entry = due.get(user)
-            if entry is None:
-                entry = due[user] = _Due(partition, int(row_of_event[place]))
-            else:
+            record, tickets = intake.records[place], [ticket]
+            if (older := due.get(user)) is not None:
                 waiting += 1
-            record = intake.records[place]
-            entry.topic, entry.offset = topic, record.offset
-            entry.event, entry.appended = intake.events[place].ts, record.timestamp
-            entry.fetched, entry.folded = fetched, folded
-            entry.tickets.append(ticket)
+                tickets = older.tickets
+                tickets.append(ticket)
+            due[user] = _Due(
+                partition=partition,
+                row=int(row_of_event[place]),
+                topic=topic,
+                offset=record.offset,
+                event_ms=intake.events[place].ts,
+                appended_ms=record.timestamp,
+                fetched=fetched,
+                folded=folded,
+                tickets=tickets,
+            )
             ticket.add()
         self._metrics.coalesced.inc(waiting)
         self._wake.set()
@@ -243,8 +262,8 @@ class Pipeline:
             alpha=slate.alpha,
             cause=Cause(topic=due.topic, partition=due.partition, offset=due.offset),
             times=Times(
-                event=due.event,
-                appended=due.appended,
+                event=due.event_ms,
+                appended=due.appended_ms,
                 fetched=due.fetched * 1000,
                 folded=due.folded * 1000,
                 scored=scored * 1000,
@@ -252,7 +271,7 @@ class Pipeline:
             ),
         )
         self._outbox.send(self._topics.recommendations, user, encode_list(message), due.tickets)
-        self._metrics.published(slate, due.appended, published)
+        self._metrics.published(slate, due.appended_ms, published)
 
     def _bury(self, dead: Any, ticket: Ticket) -> None:
         self._outbox.send(self._topics.dead_letters, dead.record_key, encode_dead_letter(dead), [ticket])

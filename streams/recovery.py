@@ -45,7 +45,7 @@ class ProfileRecovery(Recovery):
     @Service.task
     async def _restart_recovery(self) -> None:
         while not self.should_stop:
-            if await self.wait_for_stopped(cast(Any, self.signal_recovery_start)):
+            if await self.wait_for_stopped(cast("Any", self.signal_recovery_start)):
                 return
             self.signal_recovery_start.clear()
             abandoned = threading.Event()
@@ -109,7 +109,7 @@ class ProfileRecovery(Recovery):
         """Run blocking reading in a thread; a rebalance ends the wait, not the thread."""
         self._reading = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
         await self._wait(asyncio.shield(self._reading))
-        return cast(T, await self._reading)
+        return cast("T", await self._reading)
 
 
 class ProfileTableManager(TableManager):

@@ -7,16 +7,15 @@ records that had arrived; membership, assignment, seeking and committing stay Fa
 import logging
 import time
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import aiokafka
-from aiokafka.structs import ConsumerRecord
-
 from faust.topics import Topic
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage, EventT, Message
 
 from streams.commits import CommitTracker
+from streams.intake import Record
 
 FETCH_MAX_WAIT_MS = 250
 """How long a broker may hold a fetch when nothing arrives. Kafka answers at once when something does, so the value
@@ -30,7 +29,7 @@ MODE_LOG = logging.getLogger("mode.stream")
 class Chunk(NamedTuple):
     """Consecutive records of one partition."""
 
-    records: list[ConsumerRecord[bytes | None, bytes | None]]
+    records: list[Record]
     fetched: float
     """When they came in: s since 1970."""
 
@@ -72,19 +71,22 @@ class ChunkConsumer(driver.Consumer):
         """Fetch what is there: one message a partition, its value a `Chunk`, its offset that of the last record."""
         fetched, active = await self._wait_next_records(timeout)
         generation = self.app.consumer_generation_id
-        if fetched is None or self.should_stop:
+        if self.should_stop or not fetched:
             return
         if not self.flow_active:
             await self.perform_seek()
             return
         now = time.time()
         for tp, records in fetched.items():
-            if not self.flow_active or self.app.consumer_generation_id != generation:
-                # A rebalance has begun; it ends with a seek to what is committed.
+            if self._disturbed(generation):
                 return
             if records and (active is None or tp in active or tp in self._buffered_partitions):
                 self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
                 yield tp, _message(tp, Chunk(records, now), generation)
+
+    def _disturbed(self, generation: int) -> bool:
+        """Whether a rebalance has begun since. It ends with a seek to what is committed, so fetched records may go."""
+        return not self.flow_active or self.app.consumer_generation_id != generation
 
     def begin(self, message: Message) -> None:
         """Note that work on the chunk begins; `ack` ends it."""
@@ -105,7 +107,7 @@ class ChunkConsumer(driver.Consumer):
 
     async def wait_empty(self) -> None:
         """Before partitions are given up: finish what is in flight or abandon it whole, and commit what is done."""
-        await self.app.settle()
+        await cast("Any", self.app).settle()
         await self.commit_and_end_transactions()
         self._give_up()
 
@@ -142,13 +144,11 @@ def _message(tp: TP, chunk: Chunk, generation: int) -> ConsumerMessage:
         tp.partition,
         last.offset,
         last.timestamp / 1000.0,
-        last.timestamp_type,
-        (),
+        0,  # the time its producer gave it
         None,
-        chunk,
+        None,
+        cast("bytes", chunk),  # Faust only hands it on
         None,
         tp=tp,
         generation_id=generation,
     )
-
-

@@ -18,8 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class WorkerWeb:
-    """An aiohttp server with `/health` (200 while work goes on), `/ready` (200 once partitions are served) and
-    `/metrics` (Prometheus)."""
+    """Serves `/health` (200 while work goes on), `/ready` (200 once partitions are served), `/metrics` (Prometheus)."""
 
     def __init__(self, app: "StreamApp") -> None:
         self._app = app

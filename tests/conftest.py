@@ -25,6 +25,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
+import hypothesis
 import pytest
 from typer.testing import CliRunner
 
@@ -37,6 +38,10 @@ from mmrec_stream.topics import Topics, topic_plan
 
 CONTAINER_IMAGE = "confluentinc/cp-kafka:7.9.0"
 """Apache Kafka 3.9; testcontainers' start script is written for the images of this publisher."""
+
+# The first example of a test may compile (numba) or load a model: no deadline for a single one.
+hypothesis.settings.register_profile("mmrec", deadline=None)
+hypothesis.settings.load_profile("mmrec")
 
 # What the person running the tests has set is for the broker fixtures alone, never for the settings under test.
 EXTERNAL_BOOTSTRAP = os.environ.pop("MMREC_BOOTSTRAP", None)

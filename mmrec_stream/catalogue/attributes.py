@@ -1,4 +1,4 @@
-"""What the stream needs to know of every product, as columns: attributes for the profile, and whether it can be sold."""
+"""What the stream needs of every product, as columns: attributes for the profile, and whether it can be sold."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -47,8 +47,10 @@ class Catalogue:
         self._sellable[self._rows(item_ids)] = False
 
     def sellable(self, keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        """Whether each item may be recommended, the shape of `keys`. Of items that were never published nothing
-        speaks against it: a shop may run on behaviour alone."""
+        """Whether each item may be recommended, the shape of `keys`.
+
+        Nothing speaks against items that were never published: a shop may run on behaviour alone.
+        """
         rows = self._index.rows(keys)
         return np.where(rows == UNKNOWN, True, self._sellable[rows])
 

@@ -49,7 +49,7 @@ def _slots(count: int) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
     return np.zeros(count, dtype=np.uint64), np.full(count, UNKNOWN, dtype=np.int32)
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _lookup(slot_keys, slot_rows, keys, found):  # type: ignore[no-untyped-def]
     mask = np.uint64(len(slot_keys) - 1)
     for position in range(len(keys)):
@@ -59,7 +59,7 @@ def _lookup(slot_keys, slot_rows, keys, found):  # type: ignore[no-untyped-def]
         found[position] = slot_rows[slot]
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _add(slot_keys, slot_rows, keys, rows, count):  # type: ignore[no-untyped-def]
     """Open addressing with linear probing; keys are hashes already, so their low bits are the slot."""
     mask = np.uint64(len(slot_keys) - 1)
@@ -76,7 +76,7 @@ def _add(slot_keys, slot_rows, keys, rows, count):  # type: ignore[no-untyped-de
     return count
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _place(slot_keys, slot_rows, keys, rows):  # type: ignore[no-untyped-def]
     mask = np.uint64(len(slot_keys) - 1)
     for position in range(len(keys)):

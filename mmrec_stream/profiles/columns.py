@@ -60,7 +60,7 @@ def columns_of(events: Sequence[BehaviourEvent], offsets: Sequence[int]) -> Even
     items[items == NO_KEY] = 1
     items[types == EventType.FOLLOW] = NO_KEY
     ratings = np.zeros(len(events), dtype=np.float32)
-    for position in np.flatnonzero(types == EventType.RATING):
+    for position in np.flatnonzero(types == EventType.RATING).tolist():
         event = events[position]
         assert isinstance(event, Rating)  # noqa: S101 # narrows the type that the code has told
         ratings[position] = event.rating

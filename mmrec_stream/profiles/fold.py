@@ -4,6 +4,7 @@ It is compiled (numba), one event after the other, so that its order and its ide
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -75,15 +76,14 @@ def decay_to(records: Records, now_ms: int) -> None:
     _decay_all(records, now_ms)
 
 
-def _compiled(function: Callable[..., object]) -> Callable[..., object]:
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compiled on first use and kept on disk: 2 s the first time on a machine, 50 ms after. Frees the GIL."""
-    return njit(cache=True, nogil=True)(function)  # type: ignore[no-any-return]
+    compiled: Callable[..., Any] = njit(cache=True, nogil=True)(function)
+    return compiled
 
 
 @_compiled
-def _fold(
-    records, rows, types, items, times_ms, offsets, ratings, categories, brands, price_bands, source, folded
-):  # type: ignore[no-untyped-def]
+def _fold(records, rows, types, items, times_ms, offsets, ratings, categories, brands, price_bands, source, folded):  # type: ignore[no-untyped-def]
     for event in range(len(rows)):
         record = records[rows[event]]
         if not _advance(record, source, offsets[event]):
@@ -113,11 +113,11 @@ def _fold(
         if code == _FOLLOW:
             continue
         _remember(record, item, seconds, code)
-        if code == _ADD or code == _PURCHASE:
+        if code in (_ADD, _PURCHASE):
             _hold(record, item, seconds, code)
         elif code == _REMOVE:
             _release(record, item, _ADD)
-        elif code == _CANCEL or code == _RETURN:
+        elif code in (_CANCEL, _RETURN):
             _release(record, item, _PURCHASE)
 
 
@@ -164,8 +164,11 @@ def _bring_forward(record, now):  # type: ignore[no-untyped-def]
 
 @_compiled
 def _strengthen(keys, weights, key, weight):  # type: ignore[no-untyped-def]
-    """Add weight to a key's slot. Without a free slot the lightest key gives its place and its weight
-    (Space-Saving: Metwally, Agrawal, El Abbadi 2005), so that a taste that comes often is never kept out."""
+    """Add weight to a key's slot.
+
+    Without a free slot the lightest key gives its place and its weight (Space-Saving: Metwally, Agrawal, El Abbadi
+    2005), so that a taste that comes often is never kept out.
+    """
     lightest = 0
     for slot in range(AFFINITIES):
         if keys[slot] == key:

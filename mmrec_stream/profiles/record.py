@@ -120,4 +120,5 @@ def _upgraded(value: bytes, position: int) -> np.void:
         else:
             record[name][0] = source
     record["version"][0] = VERSION
-    return record[0]
+    upgraded: np.void = record[0]
+    return upgraded

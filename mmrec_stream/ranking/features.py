@@ -95,7 +95,7 @@ def held_keys(records: Records, now_s: int, repurchase_s: float) -> NDArray[np.u
     return np.where(bought_long_ago, np.uint64(0), records["held_items"])
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _gather(records, rows, now_s, history, types, ages, lengths):  # type: ignore[no-untyped-def]
     """The newest known interactions of each profile, oldest first, from the left."""
     longest = history.shape[1]

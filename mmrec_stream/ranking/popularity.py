@@ -10,7 +10,7 @@ from mmrec_stream.contracts.behaviour import EventType
 from mmrec_stream.contracts.identity import NO_KEY
 
 HALF_LIFE_MS = 3 * 3_600_000
-"""Three hours: long enough to count through a quiet night hour, short enough that the evening's list is the evening's."""
+"""Three hours: long enough to count through a quiet night, short enough that the evening's list is the evening's."""
 
 WEIGHTS = {EventType.VIEW: 1.0, EventType.CLICK: 1.0, EventType.ADD_TO_CART: 3.0, EventType.PURCHASE: 5.0}
 """As the profile's affinities: a purchase is worth a few views."""
@@ -49,9 +49,7 @@ class Popularity:
         rows = self._index.add(keys[counted])
         if len(self._index) > len(self._ids):
             self._note(item_ids, keys, counted, rows)
-        np.add.at(
-            self._counts, rows, weights[counted] * np.exp2((times_ms[counted] - self._base_ms) / HALF_LIFE_MS)
-        )
+        np.add.at(self._counts, rows, weights[counted] * np.exp2((times_ms[counted] - self._base_ms) / HALF_LIFE_MS))
 
     def top(self, count: int) -> tuple[list[str], NDArray[np.uint64], NDArray[np.float64]]:
         """The `count` most popular items, best first: ids, keys, and their share of the first one's count."""

@@ -5,9 +5,11 @@ partitions, and two tasks on one stream could finish out of order.
 """
 
 from collections.abc import AsyncIterable
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from faust.types import AgentT, StreamT
+from faust.streams import Stream
+from faust.types import AgentT
 
 from streams.transport import ChunkConsumer, ChunkTopic
 
@@ -23,11 +25,10 @@ def register(app: "StreamApp") -> list[AgentT[Any]]:
 def _agent(app: "StreamApp", topic: str) -> AgentT[Any]:
     channel = ChunkTopic(app, topics=[topic], partitions=app.settings.partitions, acks=True, internal=False)
 
-    async def behaviour(stream: StreamT[Any]) -> AsyncIterable[None]:
-        consumer = cast(ChunkConsumer, app.consumer)
-        async for event in stream.noack().events():
-            message = event.message
-            await app.pipeline.accept(event, lambda message=message: consumer.begin(message))
+    async def behaviour(stream: Stream[Any]) -> AsyncIterable[None]:
+        consumer = cast("ChunkConsumer", app.consumer)
+        async for event in cast("Stream[Any]", stream.noack()).events():
+            await app.pipeline.accept(event, partial(consumer.begin, event.message))
             yield
 
-    return app.agent(channel, name=f"behaviour-{topic}", concurrency=1)(behaviour)
+    return app.agent(channel, name=f"behaviour-{topic}", concurrency=1)(cast(Any, behaviour))

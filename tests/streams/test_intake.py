@@ -1,0 +1,67 @@
+import pytest
+from aiokafka.structs import ConsumerRecord
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmrec_stream.contracts.behaviour import BehaviourEvent, encode_event
+from mmrec_stream.contracts.dead_letters import Fault, decode_dead_letter, encode_dead_letter
+from mmrec_stream.contracts.identity import partition_of
+from streams.intake import MAX_LETTER_BYTES, Limits, Record, letter, misplaced, sort_records
+from tests.profiles.events import SPAN_MS, START_MS, events
+
+NOW_MS = START_MS + SPAN_MS
+LIMITS = Limits(max_bytes=1_000, max_future_ms=60_000)
+
+BAD = {
+    Fault.EMPTY: None,
+    Fault.NOT_JSON: b'{"type":"view",',
+    Fault.INVALID: b'{"type":"view","user_id":"ann","item_id":7,"ts":1700000000000}',
+    Fault.OVERSIZED: b'{"type":"view","user_id":"ann","item_id":"lamp","ts":1700000000000,"x":"%s"}' % (b"x" * 1_000),
+    Fault.FUTURE: b'{"type":"view","user_id":"ann","item_id":"lamp","ts":%d}' % (NOW_MS + 3_600_000),
+}
+
+
+def record(value: bytes | None, offset: int = 0, key: bytes | None = b"ann") -> Record:
+    size = len(value) if value is not None else -1
+    return ConsumerRecord("clicks", 2, offset, NOW_MS, 0, key, value, None, len(key or b""), size, ())
+
+
+@given(st.lists(st.one_of(events(), st.sampled_from(sorted(BAD))), max_size=30))
+def test_every_record_comes_out_once_as_an_event_or_as_a_dead_letter(mixed: list[BehaviourEvent | Fault]) -> None:
+    values = [BAD[one] if isinstance(one, Fault) else encode_event(one) for one in mixed]
+    records = [record(value, offset) for offset, value in enumerate(values)]
+    intake = sort_records(records, LIMITS, NOW_MS) if records else None
+    if intake is None:
+        return
+    assert intake.events == [one for one in mixed if not isinstance(one, Fault)]
+    assert [one.offset for one in intake.records] == intake.columns.offsets.tolist()
+    faults = {dead.origin.offset: dead.fault for dead in intake.letters}
+    assert faults == {offset: one for offset, one in enumerate(mixed) if isinstance(one, Fault)}
+    for dead in intake.letters:
+        assert dead.value == values[dead.origin.offset]
+
+
+def test_a_dead_letter_names_the_field_and_the_place_and_keeps_the_bytes() -> None:
+    intake = sort_records([record(BAD[Fault.INVALID], 41)], LIMITS, NOW_MS)
+    dead = decode_dead_letter(encode_dead_letter(intake.letters[0]))
+    assert "$.item_id" in dead.detail
+    assert (dead.origin.topic, dead.origin.partition, dead.origin.offset) == ("clicks", 2, 41)
+    assert (dead.key, dead.value) == (b"ann", BAD[Fault.INVALID])
+
+
+def test_a_value_that_no_letter_can_hold_is_cut_and_says_so() -> None:
+    dead = letter(record(b"x" * (MAX_LETTER_BYTES + 1)), Fault.OVERSIZED, "")
+    assert dead.truncated
+    assert dead.value is not None
+    assert len(dead.value) == MAX_LETTER_BYTES
+    assert len(encode_dead_letter(dead)) < 1_000_000
+
+
+@pytest.mark.parametrize("partitions", [1, 3, 4])
+def test_only_users_of_another_partition_are_misplaced(partitions: int) -> None:
+    users = [f"user-{number}" for number in range(50)]
+    values = [b'{"type":"view","user_id":"%s","item_id":"lamp","ts":1700000000000}' % user.encode() for user in users]
+    intake = sort_records([record(value, n) for n, value in enumerate(values)], LIMITS, NOW_MS)
+    places = misplaced(intake, set(users), 0, partitions)
+    assert places == [n for n, user in enumerate(users) if partition_of(user.encode(), partitions) != 0]
+    assert misplaced(intake, set(), 0, partitions) == []
