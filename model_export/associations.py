@@ -1,0 +1,92 @@
+"""p_item's side of a release: what items say of each other, as K weighted neighbours of each item.
+
+A row mixes what followed the item in behaviour (directed, recency-weighted) with what resembles it by its vector.
+Where behaviour has seen an item often, it decides; where it has not, content does.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from mmrec_stream.evaluation.dataset import Interactions
+from model_export.baselines.item_item import content_neighbours, directed_cooccurrence, directed_ease
+from model_export.config import Associations
+
+CONTENT_TEMPERATURE = 0.1
+"""Softmax temperature of cosine similarities: a difference of .1 between two neighbours makes one count e times the
+other, which is about how far the nearest neighbours of a trained table lie apart."""
+
+
+@dataclass(frozen=True)
+class AssociationSettings:
+    """How a row is made; chosen on validation."""
+
+    window: int = 5
+    """Farthest distance in a sequence that counts, each pair weighing 1 / distance."""
+    backward: float = 0.3
+    """Weight of what came before an item, beside what came after it."""
+    discount: float = 0.0
+    """Exponent of an item's frequency that its weight as a neighbour is divided by: 0 favours popular items."""
+    trust: float = 2.0
+    """Occurrences at which behaviour and content weigh the same in an item's row."""
+
+
+def behaviour_weights(
+    kind: Associations, log: Interactions, items: int, settings: AssociationSettings
+) -> sp.csr_matrix:
+    """Weights (items, items), not negative and not yet normalised, of what follows what."""
+    if kind == "counted":
+        weights = directed_cooccurrence(log, items, window=settings.window, backward=settings.backward, row_power=0.0)
+    else:
+        dense = directed_ease(log, items)
+        dense[dense < 1e-4] = 0.0  # a ten-thousandth of a next item never reaches a list, and costs memory
+        weights = sp.csr_matrix(dense)
+    if settings.discount:
+        counts = np.bincount(log.items, minlength=items)
+        return sp.csr_matrix(weights @ sp.diags(np.maximum(counts, 1.0) ** -settings.discount))
+    return weights
+
+
+def neighbour_rows(
+    behaviour: sp.csr_matrix, vectors: NDArray[np.float32], support: NDArray[np.int64], trust: float, neighbours: int
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """The release's rows: neighbours int32 (items, K), −1 where there is none, and their weights, which sum to 1.
+
+    Args:
+        behaviour: (items, items), as `behaviour_weights` gives it.
+        vectors: Item vectors (items, d), whose cosine is the content similarity.
+        support: How often each item occurs in the log, (items,).
+        trust: See `AssociationSettings`.
+        neighbours: K.
+    """
+    items = len(support)
+    content = content_neighbours(vectors, min(neighbours, max(items - 1, 1))) if items > 1 else sp.csr_matrix((1, 1))
+    content.data = np.exp((content.data - 1.0) / CONTENT_TEMPERATURE)
+    share = support / (support + trust)
+    # An item without any successor has only content to go by, however often it occurs.
+    share = np.where(np.diff(behaviour.indptr) > 0, share, 0.0)
+    mixed = sp.csr_matrix(sp.diags(share) @ _distributions(behaviour) + sp.diags(1.0 - share) @ _distributions(content))
+    return _heaviest(mixed, neighbours)
+
+
+def _distributions(matrix: sp.csr_matrix) -> sp.csr_matrix:
+    sums = np.asarray(matrix.sum(axis=1)).ravel()
+    return sp.csr_matrix(sp.diags(1.0 / np.maximum(sums, 1e-12)) @ matrix)
+
+
+def _heaviest(matrix: sp.csr_matrix, keep: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """The `keep` heaviest entries of each row, heaviest first (ties by column), shared out to sum to 1."""
+    matrix.sum_duplicates()
+    items = matrix.shape[0]
+    owner = np.repeat(np.arange(items), np.diff(matrix.indptr))
+    order = np.lexsort((matrix.indices, -matrix.data, owner))
+    rank = np.arange(len(order)) - np.repeat(matrix.indptr[:-1], np.diff(matrix.indptr))
+    kept = (rank < keep) & (matrix.data[order] > 0)
+    neighbours = np.full((items, keep), -1, dtype=np.int32)
+    weights = np.zeros((items, keep), dtype=np.float32)
+    neighbours[owner[order][kept], rank[kept]] = matrix.indices[order][kept]
+    weights[owner[order][kept], rank[kept]] = matrix.data[order][kept]
+    weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1e-12)
+    return neighbours, weights.astype(np.float32)

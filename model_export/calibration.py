@@ -1,0 +1,199 @@
+"""Calibration: everything between the two halves and the list is fitted on validation cases, by likelihood or NDCG.
+
+In this order: how an association row is made (NDCG of p_item), how much each place and type of a history counts
+(likelihood of p_item), the temperature of p_user (likelihood), and α by history length (NDCG of the mix).
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mmrec_stream.evaluation.dataset import Interactions
+from mmrec_stream.evaluation.splits import Cases
+from mmrec_stream.ranking.types import Features
+from model_export.associations import AssociationSettings, behaviour_weights, neighbour_rows
+from model_export.config import ModelConfig
+from model_export.hybrid import Report, ndcg_at_10, request_batches, table_of
+from model_export.ranker import BUCKETS, Ranker, Request, Table
+
+GRID: dict[str, tuple[float, ...]] = {"backward": (0.0, 1.0), "discount": (0.25, 0.5), "trust": (0.5, 10.0)}
+"""Values tried beside the defaults, one setting after the other: a full grid costs five times as much and was never
+more than .001 better."""
+
+ALPHAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 1.0)
+
+INVERSE_TEMPERATURES = tuple(float(value) for value in np.geomspace(0.25, 4.0, 25))
+"""Steps of 12%: the likelihood is flat to the third digit within one."""
+
+MIN_BUCKET_CASES = 50
+"""Cases that a history length needs for an α of its own; with fewer the choice would be noise, and the α that is best
+for all is used."""
+
+FIT_STEPS = 150
+"""Adam steps of the place and type weights: 20 numbers on a likelihood that converges in about 100."""
+
+CASES_TIMES_ITEMS = 30_000_000
+"""Bound on the dense scores held at once: 120 MB each of p_user and p_item."""
+
+
+def calibrate(
+    ranker: Ranker,
+    config: ModelConfig,
+    log: Interactions,
+    support: NDArray[np.int64],
+    vectors: NDArray[np.float32],
+    cases: Cases,
+    features: Features | None,
+    report: Report,
+    *,
+    mask_history: bool,
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Fit the ranker's buffers in place; the association rows that go with them.
+
+    Without cases, defaults stay.
+
+    Returns:
+        Neighbours and weights, (items, K).
+    """
+    items = len(vectors)
+    if features is None:
+        weights = behaviour_weights(config.associations, log, items, AssociationSettings())
+        return neighbour_rows(weights, vectors, support, AssociationSettings().trust, config.neighbours)
+    few = np.arange(min(len(cases), max(1, CASES_TIMES_ITEMS // max(items, 1))))
+    cases, features = cases.where(few), _first(features, len(few))
+    batches = list(request_batches(features))
+
+    def p_item_quality(settings: AssociationSettings) -> float:
+        return float(ndcg_at_10(_p_item(ranker, batches, make(settings)), cases, mask_history=mask_history).mean())
+
+    def make(settings: AssociationSettings) -> Table:
+        weights = behaviour_weights(config.associations, log, items, settings)
+        return table_of(vectors, *neighbour_rows(weights, vectors, support, settings.trust, config.neighbours))
+
+    chosen = AssociationSettings()
+    best = p_item_quality(chosen)
+    for name, values in GRID.items():
+        for settings in [_with(chosen, name, value) for value in values]:
+            if (quality := p_item_quality(settings)) > best:
+                best, chosen = quality, settings
+    table = make(chosen)
+    _fit_places(ranker, batches, table, cases)
+    p_item = _p_item(ranker, batches, table)
+    p_user = _fit_temperature(ranker, batches, table, cases)
+    _fit_alpha(ranker, p_user, p_item, cases, np.asarray(features.lengths), report, mask_history=mask_history)
+    return table.neighbours.numpy(), table.neighbour_weights.numpy()
+
+
+def _with(settings: AssociationSettings, name: str, value: float) -> AssociationSettings:
+    return replace(settings, **{name: value})  # type: ignore[arg-type]
+
+
+def _first(features: Features, count: int) -> Features:
+    return Features(*(getattr(features, name)[:count] for name in Request._fields))
+
+
+def _p_item(ranker: Ranker, batches: list[Request], table: Table) -> NDArray[np.float32]:
+    """(cases, items)."""
+    parts = []
+    with torch.no_grad():
+        for request in batches:
+            rows, weights = ranker.associated(request, table)
+            dense = torch.zeros(len(rows), len(table.item_vectors))
+            parts.append(dense.scatter_add(1, rows, weights).numpy())
+    return np.concatenate(parts)
+
+
+def _fit_places(ranker: Ranker, batches: list[Request], table: Table, cases: Cases) -> None:
+    """Fit the weights of places and types: the likelihood of each case's first target under p_item."""
+    targets = torch.from_numpy(cases.targets.values[cases.targets.offsets[:-1]])
+    shown, there, types = [], [], []
+    done = 0
+    for request in batches:
+        places = request.lengths.unsqueeze(1) - 1 - torch.arange(ranker.recent)
+        inside, places = places >= 0, places.clamp(min=0)
+        sources = request.history_rows.gather(1, places)
+        match = table.neighbours[sources] == targets[done : done + len(sources), None, None]
+        shown.append((table.neighbour_weights[sources] * match).sum(2))
+        there.append(inside)
+        types.append(request.history_types.gather(1, places))
+        done += len(sources)
+    evidence, mask, type_codes = torch.cat(shown), torch.cat(there), torch.cat(types)
+    # Cases whose target no row names tell nothing of how to weigh the rows.
+    useful = (evidence * mask).sum(1) > 0
+    if int(useful.sum()) < MIN_BUCKET_CASES:
+        return
+    evidence, mask, type_codes = evidence[useful], mask[useful], type_codes[useful]
+    place_logits = ranker.place_logits.clone().requires_grad_()
+    type_logits = ranker.type_logits.clone().requires_grad_()
+    start = ranker.place_logits.clone()
+    optimizer = torch.optim.Adam([place_logits, type_logits], lr=0.05)
+    for _ in range(FIT_STEPS):
+        share = torch.softmax(torch.where(mask, place_logits + type_logits[type_codes], -1e9), 1)
+        loss = -torch.log((share * evidence).sum(1) + 1e-9).mean()
+        # A prior as strong as a few cases: places and types that hardly occur stay where they began.
+        pull = ((place_logits - start) ** 2).sum() + (type_logits**2).sum()
+        optimizer.zero_grad()
+        (loss + pull / len(evidence)).backward()
+        optimizer.step()
+    with torch.no_grad():
+        ranker.place_logits.copy_(place_logits)
+        ranker.type_logits.copy_(type_logits)
+
+
+def _fit_temperature(ranker: Ranker, batches: list[Request], table: Table, cases: Cases) -> NDArray[np.float32]:
+    """Fit p_user's temperature by likelihood; p_user at it, (cases, items)."""
+    with torch.no_grad():
+        users = torch.cat([ranker.user_vectors(request, table.item_vectors) for request in batches])
+        logits = users @ table.item_vectors.T
+        owners = torch.from_numpy(np.repeat(np.arange(len(cases)), cases.targets.lengths))
+        wanted = logits[owners, torch.from_numpy(cases.targets.values)]
+
+        def likelihood(inverse: float) -> float:
+            return float((wanted * inverse - torch.logsumexp(logits * inverse, 1)[owners]).mean())
+
+        best = max(INVERSE_TEMPERATURES, key=likelihood)
+        ranker.inverse_temperature.fill_(best)
+        return torch.softmax(logits * best, 1).numpy()
+
+
+def _fit_alpha(
+    ranker: Ranker,
+    p_user: NDArray[np.float32],
+    p_item: NDArray[np.float32],
+    cases: Cases,
+    lengths: NDArray[np.int64],
+    report: Report,
+    *,
+    mask_history: bool,
+) -> None:
+    """Choose α for each history length by NDCG@10."""
+    quality = np.array([ndcg_at_10(mix, cases, mask_history=mask_history) for mix in _mixes(p_user, p_item)])
+    means = quality.mean(axis=1)
+    overall = int(means.argmax())
+    chosen = []
+    for low, high in pairwise([*BUCKETS, np.iinfo(np.int64).max]):
+        inside = (lengths >= low) & (lengths < high)
+        enough = inside.sum() >= MIN_BUCKET_CASES
+        chosen.append(int(quality[:, inside].mean(axis=1).argmax()) if enough else overall)
+    with torch.no_grad():
+        ranker.alphas.copy_(torch.tensor([ALPHAS[index] for index in chosen]))
+    report.alpha = {low: ALPHAS[index] for low, index in zip(BUCKETS, chosen, strict=True)}
+    report.alpha_curve = {alpha: float(mean) for alpha, mean in zip(ALPHAS, means, strict=True)}
+    bucket = np.searchsorted(np.array(BUCKETS), lengths, side="right") - 1
+    own = quality[np.array(chosen)[bucket], np.arange(len(lengths))]
+    report.validation = {
+        "ndcg@10": float(own.mean()),
+        "ndcg@10 p_user": float(means[-1]),
+        "ndcg@10 p_item": float(means[0]),
+    }
+
+
+def _mixes(p_user: NDArray[np.float32], p_item: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    """The mix at each of `ALPHAS`, 0 and 1 with the other half breaking ties."""
+    for alpha in ALPHAS:
+        weight = np.float32(min(max(alpha, 1e-6), 1 - 1e-6))
+        yield weight * p_user + (1 - weight) * p_item

@@ -1,0 +1,87 @@
+"""What a model is made of and how it is trained: every setting, with the reason of its default."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Fusion = Literal["weighted", "concat", "attention"]
+UserEncoderName = Literal["gru", "attention"]
+Associations = Literal["counted", "regressed"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The settings of one training run."""
+
+    dim: int = 64
+    """Width of item and user vectors. 64 ranks as well as 128 on catalogues below 100,000 items, at half the cost."""
+
+    history: int = 50
+    """Most events of a user that are read: what a profile's ring holds."""
+
+    encoders: tuple[str, ...] = ()
+    """Names of the item encoders, see `model_export.encoders`; none: `id`, and what the data has something for."""
+
+    fusion: Fusion = "weighted"
+    """How the modalities of an item become one vector."""
+
+    user_encoder: UserEncoderName = "gru"
+    """How a history becomes a vector. A GRU costs a quarter of an attention block when serving."""
+
+    layers: int = 1
+    """Blocks of the user encoder."""
+
+    dropout: float = 0.2
+    """Share of values dropped between layers in training."""
+
+    id_dropout: float = 0.2
+    """Share of items whose id embedding is hidden in a training step, so that content alone finds the right place."""
+
+    image_size: int = 32
+    """Pixels a side of the pictures the CNN sees: shape and colour survive, and 2,000 items encode in .1 s."""
+
+    epochs: int = 30
+    """Most passes over the training sequences; early stopping usually ends before."""
+
+    minutes: float | None = None
+    """Most time for the passes; the pass that is under way when it is over is the last."""
+
+    patience: int = 3
+    """Passes without a better validation metric before training stops."""
+
+    batch: int = 128
+    """Sequences a step."""
+
+    learning_rate: float = 2e-3
+    """Of Adam, after the first hundred steps."""
+
+    weight_decay: float = 0.0
+    """L2 penalty of AdamW."""
+
+    negatives: int = 2048
+    """Items sampled a step to stand for the catalogue in the softmax. 1,024 to 2,048 shared ones reach the quality of
+    all items at a tenth of the cost."""
+
+    full_softmax_items: int = 4096
+    """Catalogues up to this size are not sampled: the exact softmax costs no more there."""
+
+    svd: bool = True
+    """Whether id embeddings begin at the interactions' truncated SVD, which saves most of the passes."""
+
+    neighbours: int = 64
+    """Associations kept of an item (K of the release)."""
+
+    recent: int = 10
+    """Newest events whose associations make up p_item."""
+
+    associations: Associations = "counted"
+    """`counted`: directed co-occurrence, as a stream counts it. `regressed`: a ridge regression of what comes next on
+    what was, which needs memory for 12 · items² bytes."""
+
+    repeats: bool = False
+    """Whether an item that the user has had before is something to predict."""
+
+    seed: int = 0
+    """Of everything random: the same seed, data and machine give the same release."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train. On CUDA, mixed precision and torch.compile are used."""

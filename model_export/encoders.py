@@ -1,0 +1,155 @@
+"""Item encoders: one modality of an item as a vector, all behind one contract.
+
+An encoder reads named arrays of `mmrec_stream.ranking.content.Content` and says, for each item, the vector and whether
+the item has this modality at all. Items without it get any vector: the fusion never looks at it.
+"""
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from mmrec_stream.ranking.content import FEATURE, TOKEN_BUCKETS
+
+Encoded = tuple[Tensor, Tensor]
+"""Vectors (items, dim) and whether each item has the modality, bool (items,)."""
+
+
+class Encoder(nn.Module):
+    """The contract: `inputs` names the arrays that `forward` takes, in this order."""
+
+    inputs: tuple[str, ...]
+
+    def forward(self, *arrays: Tensor) -> Encoded:
+        """Encode a batch of items."""
+        raise NotImplementedError
+
+
+class LstmText(Encoder):
+    """A bidirectional LSTM over the words, averaged over them (masked mean), projected."""
+
+    inputs: tuple[str, ...] = ("tokens",)
+    name: ClassVar[str] = "lstm"
+
+    def __init__(self, dim: int, vocabulary: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary + 1 + TOKEN_BUCKETS, dim, padding_idx=0)
+        self.lstm = nn.LSTM(dim, dim // 2, batch_first=True, bidirectional=True)
+        self.project = nn.Linear(2 * dim, dim)
+
+    def forward(self, *arrays: Tensor) -> Encoded:
+        """Tokens, int64 (items, words), 0 = padding."""
+        (tokens,) = arrays
+        mask = (tokens > 0).unsqueeze(-1).float()
+        words = self.embedding(tokens)
+        states, _ = self.lstm(words)
+        # The plain mean of the words beside the LSTM's: the bag learns from the first step, the order later.
+        both = torch.cat([states, words], dim=-1)
+        mean = (both * mask).sum(1) / mask.sum(1).clamp(min=1.0)
+        return self.project(mean), (tokens > 0).any(1)
+
+
+class CnnImage(Encoder):
+    """Four strided convolutions with group normalisation, averaged over the picture, projected."""
+
+    inputs: tuple[str, ...] = ("images", "has_image")
+    name: ClassVar[str] = "cnn"
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        widths = (3, 16, 32, 64)
+        self.blocks = nn.Sequential(
+            *(
+                nn.Sequential(nn.Conv2d(before, after, 3, 2, 1), nn.GroupNorm(4, after), nn.ReLU())
+                for before, after in pairwise(widths)
+            )
+        )
+        self.project = nn.Linear(widths[-1] + 6, dim)
+
+    def forward(self, *arrays: Tensor) -> Encoded:
+        """Images, uint8 (items, 3, size, size), and whether there is one, bool (items,)."""
+        images, has_image = arrays
+        pixels = images.float() / 127.5 - 1.0
+        shape = self.blocks(pixels).mean((2, 3))
+        # Mean and spread of each colour, which the normalised blocks forget.
+        mean = pixels.mean((2, 3))
+        spread = ((pixels - mean[:, :, None, None]) ** 2).mean((2, 3)).sqrt()
+        return self.project(torch.cat([shape, mean, spread], dim=1)), has_image
+
+
+class Attributes(Encoder):
+    """Embeddings of category, brand and tags, and the price, summed by a small network."""
+
+    inputs: tuple[str, ...] = ("category", "brand", "price", "tags")
+    name: ClassVar[str] = "attributes"
+
+    def __init__(self, dim: int, categories: int, brands: int, tags: int) -> None:
+        super().__init__()
+        self.category = nn.Embedding(categories + 1, dim, padding_idx=0)
+        self.brand = nn.Embedding(brands + 1, dim, padding_idx=0)
+        self.tags = nn.Embedding(tags + 1, dim, padding_idx=0)
+        self.price = nn.Linear(3, dim)
+        self.project = nn.Sequential(nn.ReLU(), nn.Linear(dim, dim))
+
+    def forward(self, *arrays: Tensor) -> Encoded:
+        """Category, brand int64 (items,); log price float32 (items,), −1 = unknown; tags int64 (items, tags)."""
+        category, brand, price, tags = arrays
+        known = (price >= 0).float()
+        level = known * (price - 3.0)  # e³ ≈ 20: the middle of usual prices, so that the input is centred
+        mask = (tags > 0).unsqueeze(-1).float()
+        tag = (self.tags(tags) * mask).sum(1) / mask.sum(1).clamp(min=1.0)
+        total = (
+            self.category(category)
+            + self.brand(brand)
+            + tag
+            + self.price(torch.stack([known, level, level * level * 0.3], dim=-1))
+        )
+        there = (category > 0) | (brand > 0) | (price >= 0) | (tags > 0).any(1)
+        return total + self.project(total), there
+
+
+class Precomputed(Encoder):
+    """A feature column that was computed elsewhere, scaled to unit length and projected."""
+
+    name: ClassVar[str] = "precomputed"
+
+    def __init__(self, dim: int, column: str, width: int) -> None:
+        super().__init__()
+        self.inputs = (FEATURE + column,)
+        self.project = nn.Sequential(nn.Linear(width, 2 * dim), nn.ReLU(), nn.Linear(2 * dim, dim))
+        self.skip = nn.Linear(width, dim, bias=False)
+
+    def forward(self, *arrays: Tensor) -> Encoded:
+        """Vectors, float32 (items, width), zeros = none."""
+        (vectors,) = arrays
+        norm = vectors.norm(dim=1, keepdim=True)
+        # √width keeps single values around 1, whatever the width.
+        unit = vectors / norm.clamp(min=1e-6) * vectors.shape[1] ** 0.5
+        return self.project(unit) + self.skip(unit), norm.squeeze(1) > 0
+
+
+PRECOMPUTED = "precomputed:"
+"""What the name of a precomputed encoder begins with; the column's name follows."""
+
+ID = "id"
+"""The learned embedding of each item: no encoder, as items that are not trained have none."""
+
+
+def make_encoder(name: str, dim: int, sizes: Mapping[str, int]) -> Encoder:
+    """The encoder called `name`.
+
+    Args:
+        name: `lstm`, `cnn`, `attributes`, or `precomputed:COLUMN`.
+        dim: Width of its vectors.
+        sizes: Entries of each vocabulary (`tokens`, `categories`, `brands`, `tags`), and the width of each column.
+    """
+    if name == LstmText.name:
+        return LstmText(dim, sizes["tokens"])
+    if name == CnnImage.name:
+        return CnnImage(dim)
+    if name == Attributes.name:
+        return Attributes(dim, sizes["categories"], sizes["brands"], sizes["tags"])
+    column = name.removeprefix(PRECOMPUTED)
+    return Precomputed(dim, column, sizes[FEATURE + column])

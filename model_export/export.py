@@ -1,0 +1,273 @@
+"""Export to ONNX: both graphs with every varying dimension left open, checked against PyTorch at other sizes."""
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto
+from torch import Tensor, nn
+
+from mmrec_stream.errors import UserError
+from mmrec_stream.profiles.record import AFFINITIES, PRICE_BANDS, TYPE_SLOTS, WINDOWS_MS
+from mmrec_stream.ranking.content import Content
+from mmrec_stream.ranking.scorer import OUTPUTS
+from mmrec_stream.releases.manifest import Signature
+from mmrec_stream.releases.manifest import Tensor as TensorSpec
+from model_export.items import ContentEncoder
+from model_export.ranker import Ranker, Request, Table
+
+OPSET = 20
+"""The newest operator set that ONNX Runtime runs all of this graph in: 23 and 24 fail at run time."""
+
+PARITY = 1e-4
+"""Largest difference from PyTorch that is put down to the order of summation."""
+
+SHAPES = ((1, 1, 40, 0), (2, 3, 90, 1), (5, 17, 64, 4), (16, 50, 301, 2))
+"""(batch, length, items, excluded) at which the exported ranker is compared with PyTorch."""
+
+Arrays = dict[str, NDArray[np.generic]]
+Dims = Sequence[int | str]
+
+RANKER_SHAPES: dict[str, Dims] = {
+    "history_rows": ("batch", "length"),
+    "history_types": ("batch", "length"),
+    "history_ages": ("batch", "length"),
+    "lengths": ("batch",),
+    "categories": ("batch", AFFINITIES),
+    "category_weights": ("batch", AFFINITIES),
+    "brands": ("batch", AFFINITIES),
+    "brand_weights": ("batch", AFFINITIES),
+    "price_bands": ("batch", PRICE_BANDS),
+    "type_counts": ("batch", len(WINDOWS_MS), TYPE_SLOTS),
+    "excluded": ("batch", "excluded"),
+    "item_vectors": ("items", "dim"),
+    "neighbours": ("items", "K"),
+    "neighbour_weights": ("items", "K"),
+    "available": ("items",),
+    "k": (1,),
+}
+
+_OUTPUT_SHAPES: dict[str, Dims] = dict.fromkeys(OUTPUTS[:-1], ("batch", "k")) | {OUTPUTS[-1]: ("batch",)}
+
+
+def export_ranker(ranker: Ranker, dim: int, neighbours: int) -> onnx.ModelProto:
+    """The ranker as a graph whose batch, length, items, exclusions and k are open; compared with PyTorch.
+
+    Raises:
+        UserError: The graph gives other results than PyTorch.
+    """
+    ranker = ranker.cpu().eval()
+    rng = np.random.default_rng(0)
+    example = random_inputs(rng, (3, 7, 50, 2), dim, neighbours, ranker)
+    names = [*Request._fields, *Table._fields]
+    model = _export(ranker, [example[name] for name in names], names, list(OUTPUTS), RANKER_SHAPES, {"k": 5})
+    _open_k(model)
+    shapes = {
+        name: tuple({"dim": dim, "K": neighbours}.get(str(d), d) for d in dims) for name, dims in RANKER_SHAPES.items()
+    }
+    _name_dimensions(model, shapes, _OUTPUT_SHAPES)
+    session = ort.InferenceSession(serialize(model), providers=["CPUExecutionProvider"])
+    for shape in SHAPES:
+        inputs = random_inputs(rng, shape, dim, neighbours, ranker)
+        k = min(7, shape[2])
+        with torch.no_grad():
+            expected = ranker(*(torch.from_numpy(inputs[name]) for name in names), k=k)
+        found = session.run(list(OUTPUTS), inputs | {"k": np.array([k])})
+        _compare(
+            f"ranker at {shape}", dict(zip(OUTPUTS, found, strict=True)), dict(zip(OUTPUTS, expected, strict=True))
+        )
+    return model
+
+
+def export_item_encoder(encoder: ContentEncoder, content: Content) -> onnx.ModelProto:
+    """The item encoder as a graph with an open number of items; compared with PyTorch on the catalogue's content.
+
+    Raises:
+        UserError: The graph gives other results than PyTorch.
+    """
+    encoder = encoder.cpu().eval()
+    feed = content.feed()
+    names = list(encoder.inputs)
+    shapes: dict[str, Dims] = {name: ("items", *feed[name].shape[1:]) for name in names}
+    rows = np.arange(5) % len(content)
+    model = _export(encoder, [feed[name][rows] for name in names], names, ["vectors"], shapes)
+    _name_dimensions(model, shapes, {"vectors": ("items", encoder.items.dim)})
+    session = ort.InferenceSession(serialize(model), providers=["CPUExecutionProvider"])
+    for count in (1, 2, 33):
+        rows = np.arange(count) % len(content)
+        inputs = {name: feed[name][rows] for name in names}
+        with torch.no_grad():
+            expected = encoder(*(torch.from_numpy(inputs[name]) for name in names))
+        _compare(f"item encoder at {count}", {"vectors": session.run(None, inputs)[0]}, {"vectors": expected})
+    return model
+
+
+def serialize(model: onnx.ModelProto) -> bytes:
+    """The model's bytes, the same for the same model."""
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
+
+
+def signature(model: onnx.ModelProto) -> Signature:
+    """Inputs and outputs, for the manifest."""
+    return Signature(
+        inputs=[_tensor(value) for value in model.graph.input], outputs=[_tensor(value) for value in model.graph.output]
+    )
+
+
+def random_inputs(
+    rng: np.random.Generator, shape: tuple[int, int, int, int], dim: int, neighbours: int, ranker: Ranker
+) -> Arrays:
+    """Inputs of the ranker, without k, for (batch, length, items, excluded), with all its edge cases at random."""
+    batch, length, items, excluded = shape
+    side = ranker.users.side
+    draw: dict[str, NDArray[Any]] = {
+        "history_rows": rng.integers(0, items, (batch, length)),
+        "history_types": rng.integers(1, TYPE_SLOTS, (batch, length)),
+        "history_ages": np.sort(rng.exponential(1e5, (batch, length)))[:, ::-1],
+        "lengths": rng.integers(1, length + 1, batch),
+        "categories": rng.integers(0, side.categories.num_embeddings, (batch, AFFINITIES)),
+        "category_weights": rng.random((batch, AFFINITIES)) * rng.integers(0, 2, (batch, 1)),
+        "brands": rng.integers(0, side.brands.num_embeddings, (batch, AFFINITIES)),
+        "brand_weights": rng.random((batch, AFFINITIES)),
+        "price_bands": rng.random((batch, PRICE_BANDS)),
+        "type_counts": rng.exponential(3, (batch, len(WINDOWS_MS), TYPE_SLOTS)),
+        "excluded": rng.integers(-1, items, (batch, excluded)),
+        "item_vectors": rng.normal(0, 0.3, (items, dim)),
+        "neighbours": rng.integers(-1, items, (items, neighbours)).astype(np.int32),
+        "neighbour_weights": rng.random((items, neighbours)) / neighbours,
+        "available": rng.random(items) > 0.1,
+    }
+    draw["neighbour_weights"][draw["neighbours"] < 0] = 0.0
+    return {
+        name: np.ascontiguousarray(array.astype(np.float32) if array.dtype == np.float64 else array)
+        for name, array in draw.items()
+    }
+
+
+def _export(
+    module: nn.Module,
+    example: Sequence[NDArray[np.generic]],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    shapes: Mapping[str, Dims],
+    constants: Mapping[str, int] | None = None,
+) -> onnx.ModelProto:
+    """Trace, with every dimension that has a name in `shapes` left open, and strip what does not compute."""
+    # AUTO lets the tracer find which open dimensions are equal; a name of our own would have to be right beforehand.
+    varying = tuple(
+        {
+            axis: torch.export.Dim.AUTO
+            for axis, size in enumerate(shapes[name])
+            if isinstance(size, str) and size not in ("dim", "K")
+        }
+        for name in inputs
+    )
+    module.eval()
+    with _quiet():
+        program = torch.onnx.export(
+            _Positional(module, dict(constants or {})),
+            tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in example),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes=(varying,),
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None  # noqa: S101 - with dynamo=True there is always one
+    model: onnx.ModelProto = program.model_proto
+    # Metadata holds absolute paths of this machine's sources; docs and shapes of inner values are of no use either.
+    for holder in (
+        model,
+        model.graph,
+        *model.graph.node,
+        *model.graph.initializer,
+        *model.graph.input,
+        *model.graph.output,
+    ):
+        holder.doc_string = ""
+        del holder.metadata_props[:]
+    del model.graph.value_info[:]
+    model.producer_name, model.producer_version = "mmrec-stream", ""
+    return model
+
+
+class _Positional(nn.Module):
+    """The module with its keyword constants bound, as the tracer follows positional tensors only."""
+
+    def __init__(self, module: nn.Module, constants: dict[str, int]) -> None:
+        super().__init__()
+        self.module, self.constants = module, constants
+
+    def forward(self, *arrays: Tensor) -> Tensor | tuple[Tensor, ...]:
+        result: Tensor | tuple[Tensor, ...] = self.module(*arrays, **self.constants)
+        return result
+
+
+def _open_k(model: onnx.ModelProto) -> None:
+    """Make the number of places of the one TopK an input of the graph."""
+    (topk,) = (node for node in model.graph.node if node.op_type == "TopK")
+    topk.input[1] = "k"
+    model.graph.input.append(onnx.helper.make_tensor_value_info("k", TensorProto.INT64, [1]))
+
+
+def _name_dimensions(model: onnx.ModelProto, inputs: Mapping[str, Dims], outputs: Mapping[str, Dims]) -> None:
+    """Give inputs and outputs our names of dimensions, after asserting that none of the open ones was frozen."""
+    for values, shapes in ((model.graph.input, inputs), (model.graph.output, outputs)):
+        for value in values:
+            dims = value.type.tensor_type.shape.dim
+            for dim, wanted in zip(dims, shapes[value.name], strict=True):
+                if isinstance(wanted, str) and wanted != "k" and dim.HasField("dim_value"):
+                    raise UserError(
+                        f"export froze dimension {wanted} of {value.name} at {dim.dim_value}; "
+                        "this version of PyTorch cannot export the model"
+                    )
+            elements = value.type.tensor_type.elem_type
+            value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, elements, list(shapes[value.name])))
+    onnx.checker.check_model(model, full_check=True)
+
+
+def _compare(what: str, found: Mapping[str, NDArray[np.generic]], expected: Mapping[str, Tensor]) -> None:
+    for name, tensor in expected.items():
+        wanted = tensor.numpy()
+        if name == "rows":
+            # Rows may differ where their scores are tied to the last digit.
+            ties = np.abs(found["scores"] - expected["scores"].numpy()) <= PARITY
+            same = found["rows"].shape == wanted.shape and bool(ties.all())
+            same = same and float(np.mean(np.sort(found["rows"], 1) == np.sort(wanted, 1))) > 0.98
+        else:
+            same = found[name].shape == wanted.shape and bool(np.allclose(found[name], wanted, rtol=1e-3, atol=PARITY))
+        if not same:
+            raise UserError(f"{what}: ONNX Runtime's {name} differs from PyTorch's; do not use this export")
+
+
+def _tensor(value: onnx.ValueInfoProto) -> TensorSpec:
+    kind = value.type.tensor_type
+    return TensorSpec(
+        name=value.name,
+        dtype=str(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)),
+        shape=[dim.dim_param or dim.dim_value for dim in kind.shape.dim],
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter prints and warns about its own internals; what matters is checked afterwards."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)

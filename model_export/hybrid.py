@@ -1,0 +1,127 @@
+"""The trained hybrid model: its parts together, and the scores that it gives to cases."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mmrec_stream.evaluation import metrics
+from mmrec_stream.evaluation.dataset import Dataset
+from mmrec_stream.evaluation.splits import Cases
+from mmrec_stream.ranking.features import Labels
+from mmrec_stream.ranking.items import ItemTable
+from mmrec_stream.ranking.types import Features
+from model_export.config import ModelConfig
+from model_export.inputs import Inputs
+from model_export.items import ItemModel
+from model_export.ranker import BUCKETS, Ranker, Request, Table
+from model_export.sequences import requests
+
+Part = Literal["mixed", "user", "item"]
+"""Which scores: the mix at the fitted α, p_user alone (α = 1), p_item alone (α = 0)."""
+
+SCORE_BATCH = 128
+"""Cases scored at a time: with 100,000 items, each of the few dense arrays takes 50 MB."""
+
+
+@dataclass
+class Report:
+    """How the model was learned."""
+
+    losses: list[float] = field(default_factory=list)
+    """Mean loss of each pass, nats."""
+    metrics: list[float] = field(default_factory=list)
+    """NDCG@10 of p_user on validation after each pass."""
+    best_epoch: int = 0
+    seconds: float = 0.0
+    modality_weights: dict[str, float] = field(default_factory=dict)
+    """Mean share of each modality in the items' vectors."""
+    alpha: dict[int, float] = field(default_factory=dict)
+    """α by least history length."""
+    alpha_curve: dict[float, float] = field(default_factory=dict)
+    """NDCG@10 on validation with one α for all."""
+    validation: dict[str, float] = field(default_factory=dict)
+    """Metrics of the mix and of both halves alone on validation."""
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model and everything that a release is made from."""
+
+    config: ModelConfig
+    dataset: Dataset
+    inputs: Inputs
+    items: ItemModel
+    ranker: Ranker
+    vectors: NDArray[np.float32]
+    """(items, dim)."""
+    neighbours: NDArray[np.int32]
+    """(items, K), −1 where there is none."""
+    neighbour_weights: NDArray[np.float32]
+    report: Report
+
+    @property
+    def alpha(self) -> dict[int, float]:
+        """α by least history length."""
+        return dict(zip(BUCKETS, (round(alpha, 6) for alpha in self.ranker.alphas.tolist()), strict=True))
+
+    def score(self, cases: Cases, part: Part = "mixed") -> NDArray[np.float32]:
+        """Scores of all items for cases, (cases, items): probabilities, higher is better."""
+        features = case_features(cases, self.dataset, self.inputs, self.config)
+        table = table_of(self.vectors, self.neighbours, self.neighbour_weights)
+        scores = np.empty((len(cases), len(self.vectors)), dtype=np.float32)
+        done = 0
+        with torch.no_grad():
+            for request in request_batches(features):
+                p_user, p_item, alpha = self.ranker.distributions(request, table)
+                if part == "mixed":
+                    weight = alpha.unsqueeze(1)
+                    chosen = weight * p_user + (1 - weight) * p_item
+                else:
+                    chosen = p_user if part == "user" else p_item
+                scores[done : done + len(chosen)] = chosen.numpy()
+                done += len(chosen)
+        return scores
+
+
+def case_features(cases: Cases, dataset: Dataset, inputs: Inputs, config: ModelConfig) -> Features:
+    """The ranker's inputs for cases."""
+    none = np.empty((dataset.items, 1))
+    rows = ItemTable(dataset.item_ids, none.astype(np.float32), none.astype(np.int32), none.astype(np.float32))
+    lists = inputs.vocabularies
+    labels = Labels(lists["categories"]), Labels(lists["brands"])
+    return requests(cases, rows, inputs.facts, labels, config.history)
+
+
+def table_of(
+    vectors: NDArray[np.float32], neighbours: NDArray[np.int32], neighbour_weights: NDArray[np.float32]
+) -> Table:
+    """The item side as tensors, everything available."""
+    available = torch.ones(len(vectors), dtype=torch.bool)
+    return Table(
+        torch.from_numpy(vectors), torch.from_numpy(neighbours), torch.from_numpy(neighbour_weights), available
+    )
+
+
+def request_batches(features: Features, size: int = SCORE_BATCH) -> Iterator[Request]:
+    """The features as tensors, `size` users at a time."""
+    for start in range(0, len(features), size):
+        yield Request(*(torch.from_numpy(getattr(features, f.name)[start : start + size]) for f in fields(features)))
+
+
+def sample_cases(cases: Cases, most: int, seed: int = 0) -> Cases:
+    """At most `most` of the cases, drawn at random."""
+    if len(cases) <= most:
+        return cases
+    return cases.where(np.sort(np.random.default_rng(seed).choice(len(cases), most, replace=False)))
+
+
+def ndcg_at_10(scores: NDArray[np.float32], cases: Cases, *, mask_history: bool) -> NDArray[np.float64]:
+    """NDCG@10 of each case, full ranking; ties are broken at random, always the same way."""
+    order = np.random.default_rng(0).permutation(scores.shape[1])
+    banned = [cases.history(case) for case in range(len(cases))] if mask_history else None
+    lists = metrics.top_lists(scores, 10, banned, order)
+    return metrics.ndcg(metrics.hits(lists, cases.targets), cases.targets, 10)

@@ -1,0 +1,133 @@
+"""The ranker: from a user's features and the item table to the best items, as it is exported and as it is judged.
+
+p(u, i) = α · p_user(u, i) + (1 − α) · p_item(u, i), where p_user is the softmax of the user's and the items' vectors
+at a fitted temperature, and p_item follows the associations of the newest events, weighted by how long ago in the
+sequence they were and of what type.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mmrec_stream.profiles.record import TYPE_SLOTS
+from model_export.config import ModelConfig
+from model_export.users import SideEncoder, UserModel
+
+ALPHA_MARGIN = 1e-6
+"""α is kept this far from 0 and 1: then the half that does not count still breaks ties, and a list is full even where
+associations alone name fewer items."""
+
+BUCKETS = (1, 2, 3, 5, 10, 20)
+"""Least history length of each α: steps in which what is known of a user about doubles."""
+
+BLOCKED = -1e9
+"""Added to what must not be recommended; far below any score, and finite, so that nothing becomes NaN."""
+
+
+class Request(NamedTuple):
+    """The per-user inputs, as tensors, in the order and under the names of the graph's inputs."""
+
+    history_rows: Tensor
+    history_types: Tensor
+    history_ages: Tensor
+    lengths: Tensor
+    categories: Tensor
+    category_weights: Tensor
+    brands: Tensor
+    brand_weights: Tensor
+    price_bands: Tensor
+    type_counts: Tensor
+    excluded: Tensor
+
+
+class Table(NamedTuple):
+    """The item-side inputs."""
+
+    item_vectors: Tensor
+    neighbours: Tensor
+    neighbour_weights: Tensor
+    available: Tensor
+
+
+class Ranker(nn.Module):
+    """See the module. `forward` takes the fields of `Request`, of `Table`, and k."""
+
+    thresholds: Tensor
+    alphas: Tensor
+    place_logits: Tensor
+    type_logits: Tensor
+    inverse_temperature: Tensor
+
+    def __init__(self, users: UserModel, config: ModelConfig) -> None:
+        super().__init__()
+        self.users = users
+        self.recent = config.recent
+        self.register_buffer("thresholds", torch.tensor(BUCKETS, dtype=torch.int64))
+        self.register_buffer("alphas", torch.full((len(BUCKETS),), 0.5))
+        self.register_buffer("inverse_temperature", torch.ones(()))
+        # ln .7: each step back counts .7 of the one after it, until the fit on validation says otherwise.
+        self.register_buffer("place_logits", -0.357 * torch.arange(config.recent, dtype=torch.float32))
+        self.register_buffer("type_logits", torch.zeros(TYPE_SLOTS))
+
+    def forward(self, *inputs: Tensor, k: int = 20) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Rows, scores, p_user, p_item (batch, k), and alpha (batch,)."""
+        request, table = Request(*inputs[: len(Request._fields)]), Table(*inputs[len(Request._fields) :])
+        p_user = self.p_user(request, table)
+        rows, weights = self.associated(request, table)
+        alpha = self.alpha(request.lengths)
+        # Scores over α: adding to p_user itself spares two passes over the whole catalogue.
+        odds = ((1 - alpha) / alpha).unsqueeze(1)
+        blocked = torch.where(request.excluded >= 0, BLOCKED, 0.0)
+        where = torch.cat([rows, request.excluded.clamp(min=0)], 1)
+        what = torch.cat([odds * weights, blocked], 1)
+        mixed = p_user.scatter_add(1, where, what)
+        best, chosen = torch.topk(mixed, k, dim=1)
+        p_best = p_user.gather(1, chosen)
+        return chosen, alpha.unsqueeze(1) * best, p_best, ((best - p_best) / odds).clamp(min=0), alpha
+
+    def user_vectors(self, request: Request, item_vectors: Tensor) -> Tensor:
+        """The users' vectors, (batch, dim); their product with an item's is its logit."""
+        ages = request.history_ages
+        gaps = torch.cat([torch.zeros_like(ages[:, :1]), ages[:, :-1] - ages[:, 1:]], 1).clamp(min=0)
+        history = torch.nn.functional.embedding(request.history_rows, item_vectors)
+        states = self.users.sequence(history, request.history_types, gaps)
+        last = (request.lengths - 1).reshape(-1, 1, 1).expand(-1, 1, states.shape[2])
+        side = self.users.side
+        addition = side(
+            SideEncoder.mean(side.categories, request.categories, request.category_weights),
+            SideEncoder.mean(side.brands, request.brands, request.brand_weights),
+            request.price_bands,
+            request.type_counts,
+        )
+        vectors: Tensor = states.gather(1, last).squeeze(1) + addition
+        return vectors
+
+    def p_user(self, request: Request, table: Table) -> Tensor:
+        """(batch, items): 0 for unavailable items, over the others a distribution."""
+        vectors = self.inverse_temperature * self.user_vectors(request, table.item_vectors)
+        bias = torch.where(table.available, 0.0, BLOCKED)
+        return torch.softmax(vectors @ table.item_vectors.transpose(0, 1) + bias, 1)
+
+    def associated(self, request: Request, table: Table) -> tuple[Tensor, Tensor]:
+        """Rows (batch, recent · K) that the newest events point at, and with what weight; a row may come repeatedly."""
+        places = request.lengths.unsqueeze(1) - 1 - torch.arange(self.recent, device=request.lengths.device)
+        there, places = places >= 0, places.clamp(min=0)
+        types = request.history_types.gather(1, places)
+        share = torch.softmax(torch.where(there, self.place_logits + self.type_logits[types], BLOCKED), 1)
+        sources = request.history_rows.gather(1, places)
+        rows = torch.nn.functional.embedding(sources, table.neighbours).flatten(1).clamp(min=0).to(torch.int64)
+        weights = torch.nn.functional.embedding(sources, table.neighbour_weights)
+        spread = (share.unsqueeze(2) * weights).flatten(1)
+        return rows, spread * torch.nn.functional.embedding(rows, table.available.unsqueeze(1).float()).squeeze(2)
+
+    def alpha(self, lengths: Tensor) -> Tensor:
+        """α of each user, by history length, (batch,)."""
+        bucket = ((lengths.unsqueeze(1) >= self.thresholds).sum(1) - 1).clamp(min=0)
+        return self.alphas[bucket].clamp(ALPHA_MARGIN, 1 - ALPHA_MARGIN)
+
+    def distributions(self, request: Request, table: Table) -> tuple[Tensor, Tensor, Tensor]:
+        """p_user and p_item of all items, (batch, items), and alpha, (batch,)."""
+        p_user = self.p_user(request, table)
+        rows, weights = self.associated(request, table)
+        return p_user, torch.zeros_like(p_user).scatter_add(1, rows, weights), self.alpha(request.lengths)

@@ -1,0 +1,365 @@
+"""Training: a data set and its split become a calibrated hybrid model, with a record of how it was learned."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+from scipy.sparse.linalg import svds
+from torch import Tensor, nn
+
+from mmrec_stream.errors import UserError
+from mmrec_stream.evaluation.dataset import Dataset, Interactions
+from mmrec_stream.evaluation.splits import Split
+from mmrec_stream.ranking.types import Features
+from model_export.calibration import calibrate
+from model_export.config import ModelConfig
+from model_export.hybrid import Report, TrainedModel, case_features, ndcg_at_10, request_batches, sample_cases
+from model_export.inputs import Inputs, describe, encoder_names
+from model_export.items import ItemModel
+from model_export.ranker import Ranker, Request
+from model_export.sequences import NO_TARGET, Sequences, side_inputs, training_sequences, without_impressions
+from model_export.users import UserModel
+
+VALIDATION_CASES = 2_000
+"""Cases the validation metric is taken on after each pass: its standard error is then about .005, and it takes a
+second for 10,000 items."""
+
+ENCODE_CHUNK = 512
+"""Items whose content is encoded at a time in training: bounds the memory of the convolutions to some 100 MB."""
+
+REFRESH_STEPS = 8
+"""Steps that share one encoding of the catalogue's content. The content encoders learn from the gradients of all of
+them at once; each step less would cost an encoding more."""
+
+WARM_UP = 100
+"""Steps over which the learning rate rises: Adam's first estimates are too rough for large steps."""
+
+ID_STD = 0.1
+"""Standard deviation of id embeddings at the start, so that first logits differ by about 1 at 64 dimensions."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training is; reported a few times a second."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    metric: float
+    """NDCG@10 of p_user on validation, as of the last pass."""
+    events_per_s: float
+    seconds_left: float
+    """Until the last pass at the latest; early stopping may end before."""
+
+
+def fit(
+    dataset: Dataset,
+    split: Split,
+    config: ModelConfig | None = None,
+    *,
+    progress: Callable[[Progress], None] | None = None,
+) -> TrainedModel:
+    """Train on the split's training events, stop and calibrate on its validation cases.
+
+    Args:
+        dataset: The log, and what is known of its items.
+        split: What may be learned from, and what is tuned on; the test cases are not looked at.
+        config: The settings; the defaults without.
+        progress: Called a few times a second.
+
+    Raises:
+        UserError: There is nothing to learn from, or an encoder does not fit the data.
+    """
+    config = config or ModelConfig()
+    torch.manual_seed(config.seed)
+    log = without_impressions(split.train)
+    sequences = training_sequences(log, config.history, repeats=config.repeats)
+    if not len(sequences):
+        raise UserError(
+            f"data set {dataset.name}: no user has two interactions with different items to learn from; "
+            "give it a longer log"
+        )
+    began = time.monotonic()
+    inputs = describe(dataset, config)
+    support = np.bincount(log.items, minlength=dataset.items)
+    validation = sample_cases(split.validation, VALIDATION_CASES)
+    features = case_features(validation, dataset, inputs, config) if len(validation) else None
+
+    def judge(users: UserModel, vectors: NDArray[np.float32]) -> float:
+        if features is None:
+            return 0.0
+        scores = _logits(Ranker(users, config), features, vectors)
+        return float(ndcg_at_10(scores, validation, mask_history=split.mask_history).mean())
+
+    trainer = _Trainer(config, inputs, sequences, support, judge)
+    if config.svd and trainer.items.has_id:
+        trainer.begin_at(_svd_vectors(log, dataset.users, dataset.items, config))
+    trainer.train(progress)
+    vectors, shares = trainer.table()
+    report = trainer.report
+    report.modality_weights = trainer.items.shares_by_name(torch.from_numpy(shares))
+    ranker = Ranker(trainer.users, config).eval()
+    associated = calibrate(
+        ranker, config, log, support, vectors, validation, features, report, mask_history=split.mask_history
+    )
+    report.seconds = time.monotonic() - began
+    return TrainedModel(config, dataset, inputs, trainer.items, ranker, vectors, *associated, report)
+
+
+class _Trainer:
+    """The state of one training run. Items are numbered among the candidates: those that training has seen."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        inputs: Inputs,
+        sequences: Sequences,
+        support: NDArray[np.int64],
+        judge: Callable[[UserModel, NDArray[np.float32]], float],
+    ) -> None:
+        self.config, self.inputs, self.judge, self.report = config, inputs, judge, Report()
+        self.device = _device(config)
+        self.rng = np.random.default_rng(config.seed)
+        self.sequences = sequences
+        names = encoder_names(config, inputs)
+        known = torch.from_numpy(support > 0)
+        self.items = ItemModel(names, config.dim, config.fusion, known, inputs.sizes).to(self.device)
+        lists = inputs.vocabularies
+        self.users = UserModel(config, len(lists["categories"]), len(lists["brands"])).to(self.device)
+        self.content = {
+            name: torch.from_numpy(array).to(self.device)
+            for name, array in inputs.content.feed().items()
+            if name in self.items.inputs
+        }
+        self.candidates = torch.from_numpy(np.flatnonzero(support)).to(self.device)
+        self.place = np.full(len(support), -1)
+        self.place[np.flatnonzero(support)] = np.arange(int((support > 0).sum()))
+        self.uses_side = bool(lists["categories"] or lists["brands"]) or len(np.unique(sequences.types)) > 2
+        content_parameters = list(self.items.encoders.parameters())
+        content_ids = {id(parameter) for parameter in content_parameters}
+        own = [p for p in [*self.items.parameters(), *self.users.parameters()] if id(p) not in content_ids]
+        self.optimizer = _optimizer(own, config)
+        self.content_optimizer = _optimizer(content_parameters, config) if content_parameters else None
+        self.steps = 0
+
+    def begin_at(self, vectors: NDArray[np.float32]) -> None:
+        """Start the id embeddings at `vectors`, (items, dim)."""
+        with torch.no_grad():
+            self.items.ids.weight.copy_(torch.from_numpy(vectors))
+
+    def train(self, progress: Callable[[Progress], None] | None) -> None:
+        """Pass over the sequences until validation gets no better, or the passes or the time are used up."""
+        config, report = self.config, self.report
+        began = time.monotonic()
+        best = -1.0
+        kept: dict[str, dict[str, Tensor]] = {}
+        for epoch in range(1, config.epochs + 1):
+            report.losses.append(self._pass(epoch, began, progress))
+            report.metrics.append(self._judged())
+            if report.metrics[-1] > best:
+                best, report.best_epoch = report.metrics[-1], epoch
+                kept = {"items": _copy(self.items), "users": _copy(self.users)}
+            late = config.minutes is not None and time.monotonic() - began > config.minutes * 60
+            if late or epoch - report.best_epoch >= config.patience:
+                break
+        if kept:
+            self.items.load_state_dict(kept["items"])
+            self.users.load_state_dict(kept["users"])
+
+    def table(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Vectors (items, dim) and modality shares of all items."""
+        self.items.eval()
+        vectors, shares = [], []
+        with torch.no_grad():
+            for chunk in torch.arange(len(self.place), device=self.device).split(ENCODE_CHUNK):
+                parts, present = self._encode(chunk) if self.content_optimizer else (None, None)
+                one, share = self.items.fuse(parts, present, chunk)
+                vectors.append(one)
+                shares.append(share)
+        return torch.cat(vectors).float().cpu().numpy(), torch.cat(shares).float().cpu().numpy()
+
+    def _encode(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        return self.items.encode({name: array[rows] for name, array in self.content.items()})
+
+    def _pass(self, epoch: int, began: float, progress: Callable[[Progress], None] | None) -> float:
+        """One pass; the mean loss."""
+        config = self.config
+        self.items.train()
+        self.users.train()
+        total, count, events = 0.0, 0, 0
+        steps = -(-len(self.sequences) // config.batch)
+        pass_began = last_shown = time.monotonic()
+        content: _SharedContent | None = None
+        for step, batch in enumerate(self.sequences.batches(config.batch, self.rng)):
+            if self.content_optimizer and step % REFRESH_STEPS == 0:
+                self._learn_content(content)
+                content = self._share_content()
+            loss = self._step(batch, content)
+            places = int((batch.targets != NO_TARGET).sum())
+            total, count, events = total + loss * places, count + places, events + int((batch.types > 0).sum())
+            now = time.monotonic()
+            if progress and (now - last_shown > 0.25 or step == steps - 1):
+                last_shown = now
+                done = epoch - 1 + (step + 1) / steps
+                progress(
+                    Progress(
+                        epoch,
+                        config.epochs,
+                        step + 1,
+                        steps,
+                        total / count,
+                        self.report.metrics[-1] if self.report.metrics else 0.0,
+                        events / max(now - pass_began, 1e-9),
+                        (now - began) / done * (config.epochs - done),
+                    )
+                )
+        self._learn_content(content)
+        return total / max(count, 1)
+
+    def _share_content(self) -> "_SharedContent":
+        """Encode the candidates' content once, for the next steps to read and to leave their gradients at."""
+        with torch.no_grad():
+            chunks = [self._encode(chunk) for chunk in self.candidates.split(ENCODE_CHUNK)]
+        parts = torch.cat([part for part, _ in chunks]).requires_grad_()
+        return _SharedContent(parts, torch.cat([present for _, present in chunks]))
+
+    def _learn_content(self, content: "_SharedContent | None") -> None:
+        """Carry the gradients of the shared encoding through the encoders (as in Gao et al., GradCache, 2021)."""
+        if self.content_optimizer is None or content is None or content.parts.grad is None:
+            return
+        self.content_optimizer.zero_grad(set_to_none=True)
+        gradients = content.parts.grad.split(ENCODE_CHUNK)
+        for chunk, gradient in zip(self.candidates.split(ENCODE_CHUNK), gradients, strict=True):
+            parts, _ = self._encode(chunk)
+            parts.backward(gradient)
+        self.content_optimizer.step()
+
+    def _step(self, batch: Sequences, content: "_SharedContent | None") -> float:
+        """One optimiser step on one batch; the loss."""
+        for group in [
+            *self.optimizer.param_groups,
+            *(self.content_optimizer.param_groups if self.content_optimizer else ()),
+        ]:
+            group["lr"] = self.config.learning_rate * min(1.0, (self.steps + 1) / WARM_UP)
+        self.steps += 1
+        loss = self._loss(batch, content)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        return float(loss.detach())
+
+    def _loss(self, batch: Sequences, content: "_SharedContent | None") -> Tensor:
+        """Mean cross-entropy of the targets in the (sampled) softmax over the candidates."""
+        config, device = self.config, self.device
+        wanted = torch.from_numpy(batch.targets != NO_TARGET).to(device)
+        history = torch.from_numpy(self.place[batch.rows] * (batch.types > 0)).to(device)
+        targets = torch.from_numpy(self.place[batch.targets]).to(device)[wanted]
+        everything = len(self.candidates) <= config.full_softmax_items
+        if everything:
+            used = torch.arange(len(self.candidates), device=device)
+            negatives = used
+        else:
+            drawn = self.rng.choice(len(self.candidates), min(config.negatives, len(self.candidates)), replace=False)
+            negatives = torch.from_numpy(drawn).to(device)
+            used, places = torch.cat([history.flatten(), targets, negatives]).unique(return_inverse=True)
+            history, targets, negatives = places.split([history.numel(), len(targets), len(negatives)])
+            history = history.reshape(batch.rows.shape)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            parts, present = (content.parts[used], content.present[used]) if content else (None, None)
+            vectors, _ = self.items.fuse(parts, present, self.candidates[used], config.id_dropout)
+            states = self._states(batch, vectors[history])[wanted]
+            positive = (states * vectors[targets]).sum(1, keepdim=True)
+            others = states @ vectors[negatives].T
+        others = others.float()
+        if everything:
+            return nn.functional.cross_entropy(others, targets)
+        # Each negative stands for as many items as there are to a negative.
+        others = others + np.log((len(self.candidates) - 1) / len(negatives))
+        others = others.masked_fill(negatives == targets.unsqueeze(1), -1e9)
+        logits = torch.cat([positive.float(), others], 1)
+        return nn.functional.cross_entropy(logits, torch.zeros_like(targets))
+
+    def _states(self, batch: Sequences, history: Tensor) -> Tensor:
+        """Users' vectors at each place, (batch, length, dim)."""
+        device = self.device
+        times = torch.from_numpy(batch.times).to(device)
+        gaps = torch.cat([torch.zeros_like(times[:, :1]), times[:, 1:] - times[:, :-1]], 1).float()
+        states: Tensor = self.users.sequence(history, torch.from_numpy(batch.types).to(device), gaps)
+        if not self.uses_side:
+            return states
+        facts, side = self.inputs.facts, self.users.side
+        weights, bands, counts = (torch.from_numpy(array).to(device) for array in side_inputs(batch, facts))
+        means = []
+        for embedding, index in ((side.categories, facts.categories), (side.brands, facts.brands)):
+            slots = torch.from_numpy(index[batch.rows]).to(device)
+            used: Tensor = weights * (slots > 0).unsqueeze(1)
+            means.append((used @ embedding(slots)) / used.sum(2, keepdim=True).clamp(min=1e-6))
+        addition: Tensor = side(*means, bands, counts)
+        return states + addition
+
+    def _judged(self) -> float:
+        vectors, _ = self.table()
+        self.users.eval()
+        return self.judge(self.users, vectors)
+
+
+@dataclass
+class _SharedContent:
+    """The candidates' encoded content; `parts` collects the gradients of the steps that read it."""
+
+    parts: Tensor
+    present: Tensor
+
+
+def _logits(ranker: Ranker, features: Features, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Logits of p_user, (users, items)."""
+    device = next(ranker.parameters()).device
+    table = torch.from_numpy(vectors).to(device)
+    with torch.no_grad():
+        users = [ranker.user_vectors(Request(*(t.to(device) for t in r)), table) for r in request_batches(features)]
+        return (torch.cat(users) @ table.T).cpu().numpy()
+
+
+def _svd_vectors(log: Interactions, users: int, items: int, config: ModelConfig) -> NDArray[np.float32]:
+    """Item factors of the interactions' truncated SVD, (items, dim), scaled to `ID_STD`; random where rank is short."""
+    rng = np.random.default_rng(config.seed)
+    vectors = rng.normal(0.0, ID_STD, (items, config.dim)).astype(np.float32)
+    counts = csr_matrix((np.ones(len(log), np.float32), (log.users, log.items)), shape=(users, items))
+    counts.sum_duplicates()
+    counts.data = np.log1p(counts.data)
+    rank = min(config.dim, min(counts.shape) - 1)
+    if rank < 1:
+        return vectors
+    _, values, right = svds(counts, k=rank, random_state=config.seed)
+    factors = right.T * np.sqrt(np.maximum(values, 0.0))
+    # Rows of unit length would put rare items on a par with popular ones; the square root keeps some of the difference.
+    lengths = np.linalg.norm(factors, axis=1, keepdims=True)
+    factors = factors / np.sqrt(np.maximum(lengths, 1e-6))
+    spread = factors[np.unique(log.items)].std()
+    vectors[:, :rank] = 0.1 * vectors[:, :rank] + factors * (ID_STD / max(float(spread), 1e-9))
+    return vectors
+
+
+def _optimizer(parameters: list[nn.Parameter], config: ModelConfig) -> torch.optim.AdamW:
+    return torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+
+
+def _copy(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+
+def _device(config: ModelConfig) -> torch.device:
+    """Where to train.
+
+    Raises:
+        UserError: CUDA was asked for and PyTorch finds none.
+    """
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device cuda: PyTorch finds no GPU here; use auto or cpu")
+    return torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
