@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mmrec_stream.cli.options import Bootstrap
 from mmrec_stream.cli.progress import events_progress
 from mmrec_stream.errors import UserError
 from mmrec_stream.settings import Settings, load_settings
@@ -32,7 +33,7 @@ def simulate(
     out: Annotated[
         Path | None, typer.Option(help="Folder for catalogue.jsonl and events.jsonl, instead of the topics.")
     ] = None,
-    bootstrap: Annotated[str | None, typer.Option(help="Kafka, host:port. Default: MMREC_BOOTSTRAP.")] = None,
+    bootstrap: Bootstrap = None,
 ) -> None:
     """Fill the topics with a synthetic shop: catalogue with pictures, a past log, then live shoppers.
 
