@@ -37,12 +37,16 @@ def main() -> None:
         sys.exit(1)
 
 
+from mmrec_stream.cli.audit import audit  # noqa: E402
 from mmrec_stream.cli.broker import broker  # noqa: E402
+from mmrec_stream.cli.replay import replay  # noqa: E402
 from mmrec_stream.cli.schemas import schemas  # noqa: E402
 from mmrec_stream.cli.simulate import simulate  # noqa: E402
 from mmrec_stream.cli.topics import topics  # noqa: E402
 
+app.command()(audit)
 app.command()(broker)
+app.command()(replay)
 app.command()(schemas)
 app.command()(simulate)
 app.command()(topics)

@@ -28,8 +28,9 @@ def accept(value: bytes | None, max_bytes: int) -> BehaviourEvent | Refusal:
     if len(value) > max_bytes:
         return Refusal(Fault.OVERSIZED, f"{len(value)} bytes, at most {max_bytes} are taken")
     try:
-        return decode_event(value)
+        event: BehaviourEvent = decode_event(value)
     except msgspec.ValidationError as error:
         return Refusal(Fault.INVALID, str(error))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         return Refusal(Fault.NOT_JSON, str(error))
+    return event

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
@@ -21,6 +22,15 @@ from mmrec_stream.topics import TopicSpec
 
 TIMEOUT_S = 15.0
 """How long a request to the cluster may take: a controller that has just been elected answers within seconds."""
+
+_COORDINATOR_COMES = frozenset(
+    {
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+    }
+)
+"""What a group's coordinator answers while it is being elected or reads its log: ask again."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +122,7 @@ class Cluster:
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise UserError(f"topic {name} cannot be created: {error.args[0].str()}") from error
+        self._await_topics(created)
         return created
 
     def set_config(self, topic: str, config: Mapping[str, str]) -> None:
@@ -126,6 +137,11 @@ class Cluster:
         resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
         for future in self._admin.incremental_alter_configs([resource], request_timeout=TIMEOUT_S).values():
             _result(future)
+        deadline = monotonic() + TIMEOUT_S
+        while config.items() - self.describe([topic])[topic].config.items():
+            if monotonic() > deadline:
+                raise UserError(f"{topic}: the brokers do not show the new configuration after {TIMEOUT_S:.0f} s")
+            self._admin.poll(0.02)
 
     def committed(self, group: str) -> dict[tuple[str, int], int]:
         """The offsets that a consumer group has committed, by topic and partition; empty where it is unknown.
@@ -133,10 +149,28 @@ class Cluster:
         Raises:
             UserError: no broker answers.
         """
-        request = [ConsumerGroupTopicPartitions(group)]
-        (future,) = self._admin.list_consumer_group_offsets(request, request_timeout=TIMEOUT_S).values()
-        positions: list[TopicPartition] = _result(future).topic_partitions
+        positions: list[TopicPartition] = self._group_offsets(group)
         return {(p.topic, p.partition): p.offset for p in positions if p.offset >= 0}
+
+    def _group_offsets(self, group: str) -> Any:
+        deadline = monotonic() + TIMEOUT_S
+        while True:
+            request = [ConsumerGroupTopicPartitions(group)]
+            (future,) = self._admin.list_consumer_group_offsets(request, request_timeout=TIMEOUT_S).values()
+            try:
+                return future.result().topic_partitions
+            except KafkaException as error:
+                if error.args[0].code() not in _COORDINATOR_COMES or monotonic() > deadline:
+                    raise UserError(f"group {group}: the cluster refused: {error.args[0].str()}") from error
+            self._admin.poll(0.05)
+
+    def _await_topics(self, names: Sequence[str]) -> None:
+        """Wait until the brokers know of topics that the controller has made: what asks for them next needs it."""
+        deadline = monotonic() + TIMEOUT_S
+        while not all(_led(self._metadata(TIMEOUT_S).topics.get(name)) for name in names):
+            if monotonic() > deadline:
+                raise UserError(f"the brokers do not know of {', '.join(names)} after {TIMEOUT_S:.0f} s")
+            self._admin.poll(0.02)
 
     def _metadata(self, timeout_s: float) -> Any:
         try:
@@ -145,6 +179,11 @@ class Cluster:
             raise UserError(
                 f"no broker answers at {self.bootstrap} ({error.args[0].str()}): start one, or set MMREC_BOOTSTRAP"
             ) from error
+
+
+def _led(topic: Any) -> bool:
+    """Whether a topic is there and each of its partitions has a leader."""
+    return topic is not None and all(partition.leader >= 0 for partition in topic.partitions.values())
 
 
 def _result(future: Any) -> Any:

@@ -182,9 +182,10 @@ class BatchProducer:
             DeliveryError: some were not.
         """
         waiting = self._producer.flush(timeout_s)
-        failed, self.failed = self.failed, 0
+        failed, reason = self.failed, self._first_failure
+        self.failed, self._first_failure = 0, ""
         if failed or waiting:
-            reason = self._first_failure or f"no answer within {timeout_s:.0f} s"
+            reason = reason or f"no answer within {timeout_s:.0f} s"
             raise DeliveryError(f"{failed + waiting:,} records were not delivered: {reason}")
 
     def __len__(self) -> int:

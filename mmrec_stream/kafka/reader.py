@@ -100,15 +100,8 @@ def read_batches(
         KafkaException: the broker refused a fetch for good (authorisation, a corrupt record).
     """
     with closing(_open(settings)) as consumer:
-        ends: dict[int, int] = {}
-        assignment = []
-        for partition, span in _spans(consumer, settings, topic, partitions).items():
-            start = max((start_offsets or {}).get(partition, span.low), span.low)
-            end = min((end_offsets or {}).get(partition, span.high), span.high)
-            if start < end:
-                ends[partition] = end
-                assignment.append(TopicPartition(topic, partition, start))
-        consumer.assign(assignment)
+        starts, ends = _bounds(consumer, settings, topic, partitions, start_offsets or {}, end_offsets or {})
+        consumer.assign([TopicPartition(topic, partition, start) for partition, start in starts.items()])
         open_partitions = set(ends)
         deadline = monotonic() + STALL_S
         while open_partitions:
@@ -139,6 +132,7 @@ def read_batches(
                 consumer.incremental_unassign([TopicPartition(topic, partition) for partition in closed])
             if messages:
                 yield messages
+                deadline = monotonic() + STALL_S  # the caller's time is not the broker's
 
 
 def read(
@@ -166,7 +160,7 @@ def _open(settings: Settings) -> Consumer:
         fetch_wait_max_ms=FETCH_WAIT_MS,
         fetch_message_max_bytes=FETCH_BYTES,
         queued_max_messages_kbytes=QUEUE_KBYTES,
-        check_crcs=False,
+        max_poll_interval_ms=86_400_000,  # a caller may take its time: no group waits for it
     )
 
 
@@ -176,6 +170,33 @@ def _receive(consumer: Consumer, batch: int) -> list[Message]:
     if first is None:
         return []
     return [first, *consumer.consume(batch - 1, 0)]
+
+
+def _bounds(
+    consumer: Consumer,
+    settings: Settings,
+    topic: str,
+    partitions: Iterable[int] | None,
+    start_offsets: Mapping[int, int],
+    end_offsets: Mapping[int, int],
+) -> tuple[dict[int, int], dict[int, int]]:
+    """Where to start and end in each partition that has something in between.
+
+    The broker is asked only for what the caller does not say.
+    """
+    wanted = None if partitions is None else set(partitions)
+    if wanted is not None and wanted <= start_offsets.keys() & end_offsets.keys():
+        bounds = {partition: (start_offsets[partition], end_offsets[partition]) for partition in wanted}
+    else:
+        bounds = {
+            partition: (
+                max(start_offsets.get(partition, span.low), span.low),
+                min(end_offsets.get(partition, span.high), span.high),
+            )
+            for partition, span in _spans(consumer, settings, topic, wanted).items()
+        }
+    bounds = {partition: (start, end) for partition, (start, end) in bounds.items() if start < end}
+    return {p: start for p, (start, _) in bounds.items()}, {p: end for p, (_, end) in bounds.items()}
 
 
 def _spans(consumer: Consumer, settings: Settings, topic: str, partitions: Iterable[int] | None) -> dict[int, Span]:

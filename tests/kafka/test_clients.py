@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from mmrec_stream.brokers import embedded
+from mmrec_stream.brokers import embedded, why_no_embedded
 from mmrec_stream.contracts.identity import partition_of
 from mmrec_stream.errors import UserError
 from mmrec_stream.kafka import clients
@@ -45,12 +45,14 @@ def test_a_full_queue_is_back_pressure(settings: Settings, topic: str, monkeypat
     assert sorted(confirmed) == list(range(500))
 
 
+@pytest.mark.broker
+@pytest.mark.skipif(why_no_embedded() is not None, reason=str(why_no_embedded()))
 def test_what_was_not_delivered_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clients, "DELIVERY_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(clients, "DELIVERY_TIMEOUT_S", 3.0)
     with embedded() as broker:
         settings = Settings(_env_file=None, bootstrap=broker.bootstrap)  # type: ignore[call-arg]
         Cluster(settings).create([TopicSpec("log", "user id", 1, 1)])
-        producer = BatchProducer(settings)
+        producer = BatchProducer(settings, idempotent=False)
         producer.send("log", b"arrives")
         producer.flush()
         broker.kill()
