@@ -9,7 +9,7 @@ def events_progress() -> Progress:
     """A bar on standard error. Tasks may set the fields `events` and `rejects`."""
     return Progress(
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=20),
         _Events(),
         TimeElapsedColumn(),
         TextColumn("left"),
@@ -22,7 +22,7 @@ class _Events(ProgressColumn):
     def render(self, task: Task) -> Text:
         events, rejects = task.fields.get("events", 0), task.fields.get("rejects", 0)
         speed = events / task.elapsed if task.elapsed else 0
-        text = Text(f"{events:,} events, {speed:,.0f}/s")
+        text = Text(f"{events:,} events, {speed:,.0f}/s", no_wrap=True)
         if rejects:
             text.append(f", {rejects:,} rejected", "red")
         return text
