@@ -1,0 +1,5 @@
+"""`python -m mmrec_stream` is `mmrec`."""
+
+from mmrec_stream.cli import main
+
+main()
