@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from benchmarks.events import Message
@@ -59,6 +59,7 @@ class Cluster:
     def __init__(self, bootstrap: str) -> None:
         self.bootstrap = bootstrap
         self.admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+        self._readers: dict[str, Consumer] = {}
 
     def create(self, topic: str, partitions: int, config: dict[str, str] | None = None) -> None:
         """Create a topic.
@@ -106,54 +107,51 @@ class Cluster:
         return count
 
     def committed(self, group: str, topic: str) -> int:
-        """The sum of a group's committed offsets over a topic's partitions."""
-        asked = ConsumerGroupTopicPartitions(
-            group, [TopicPartition(topic, partition) for partition in range(self.partitions(topic))]
-        )
+        """The sum of a group's committed offsets over a topic's partitions; 0 while the group is unknown."""
+        reader = self._reader(group)
+        asked = [TopicPartition(topic, partition) for partition in range(self.partitions(topic))]
         try:
-            found = self.admin.list_consumer_group_offsets([asked])[group].result(10).topic_partitions
+            return sum(max(0, place.offset) for place in reader.committed(asked, timeout=5))
         except KafkaException:
             return 0
-        return sum(max(0, place.offset) for place in found or [])
-
-    def first_appended(self, topic: str) -> int | None:
-        """When the broker appended the earliest record of a topic, ms; None while there is none."""
-        return min((ms for ms in self._times(topic, first=True)), default=None)
 
     def last_appended(self, topic: str) -> int | None:
         """When the broker appended the newest record of a topic, ms; None while there is none."""
-        return max((ms for ms in self._times(topic, first=False)), default=None)
+        return max(self._times(topic), default=None)
 
     def size(self, topic: str) -> int:
         """The sum of the end offsets of a topic's partitions."""
-        with contextlib.closing(self._reader()) as reader:
-            ends = [
-                reader.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
-                for partition in range(self.partitions(topic))
-            ]
-        return sum(end[1] for end in ends if end)
+        reader = self._reader()
+        places = [TopicPartition(topic, partition) for partition in range(self.partitions(topic))]
+        return sum(end[1] for end in (reader.get_watermark_offsets(place, timeout=10) for place in places) if end)
 
-    def _times(self, topic: str, *, first: bool) -> list[int]:
-        times = []
-        with contextlib.closing(self._reader()) as reader:
-            for partition in range(self.partitions(topic)):
-                low, high = reader.get_watermark_offsets(TopicPartition(topic, partition), timeout=10) or (0, 0)
-                if high > low:
-                    reader.assign([TopicPartition(topic, partition, low if first else high - 1)])
-                    record = reader.poll(10)
-                    if record is not None and record.error() is None:
-                        times.append(record.timestamp()[1])
+    def _times(self, topic: str) -> list[int]:
+        """Append times of the newest record of each partition that has one."""
+        times: list[int] = []
+        reader = self._reader()
+        for partition in range(self.partitions(topic)):
+            low, high = reader.get_watermark_offsets(TopicPartition(topic, partition), timeout=10) or (0, 0)
+            if high > low:
+                reader.assign([TopicPartition(topic, partition, high - 1)])
+                record = reader.poll(10)
+                if record is not None and record.error() is None:
+                    times.append(record.timestamp()[1])
+        reader.unassign()
         return times
 
-    def _reader(self) -> Consumer:
-        return Consumer(
-            {
-                "bootstrap.servers": self.bootstrap,
-                "group.id": "mmrec-bench-reader",
-                "enable.auto.commit": False,
-                "auto.offset.reset": "earliest",
-            }
-        )
+    def _reader(self, group: str = "mmrec-bench-reader") -> Consumer:
+        """A consumer that is kept, and that never joins its group."""
+        if group not in self._readers:
+            self._readers[group] = Consumer(
+                {
+                    "bootstrap.servers": self.bootstrap,
+                    "group.id": group,
+                    "enable.auto.commit": False,
+                    "auto.offset.reset": "earliest",
+                    "log_level": 0,
+                }
+            )
+        return self._readers[group]
 
 
 def wait_committed(cluster: Cluster, group: str, topic: str, count: int, system: System, *, timeout: float) -> None:

@@ -48,14 +48,26 @@ class System:
                 break
         raise self.failure(f"no {name!r}")
 
+    def logged(self, text: str, *, timeout: float) -> float:
+        """Wait until `text` is in the process's log; returns the time it was seen, ms.
+
+        Raises:
+            RuntimeError: the process ended before, or `timeout` seconds passed; has the end of its log.
+        """
+        deadline = time.monotonic() + timeout
+        while self.alive() and time.monotonic() < deadline:
+            if text.encode() in self._read_log():
+                return time.time() * 1000
+            time.sleep(0.01)
+        raise self.failure(f"no {text!r} in its log")
+
     def alive(self) -> bool:
         """Whether the process runs."""
         return self.process.poll() is None
 
     def failure(self, what: str) -> RuntimeError:
         """An error that carries the end of the process's log."""
-        self._log.seek(0)
-        log = self._log.read().decode(errors="replace")
+        log = self._read_log().decode(errors="replace")
         return RuntimeError(f"{self.name}: {what} (status {self.process.poll()})\n{log[-2_000:]}")
 
     def stop(self, *, kill: bool = False, patience: float = 20.0) -> None:
@@ -68,6 +80,10 @@ class System:
                 self.process.kill()
                 self.process.wait()
         self._log.close()
+
+    def _read_log(self) -> bytes:
+        # The file's position is shared with the process that writes it, so it is read without moving it.
+        return os.pread(self._log.fileno(), os.fstat(self._log.fileno()).st_size, 0)
 
     def _listen(self) -> None:
         assert self.process.stdout is not None
