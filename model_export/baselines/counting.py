@@ -69,7 +69,11 @@ class DirectedCooccurrence(ItemItem):
     def learn(self, dataset: Dataset, log: Interactions) -> None:
         """Count pairs within a window."""
         self._weights = item_item.directed_cooccurrence(
-            log, dataset.items, window=int(self.number("window")), backward=self.number("backward")
+            log,
+            dataset.items,
+            window=int(self.number("window")),
+            backward=self.number("backward"),
+            repeats=self.repeats,
         )
 
 
@@ -99,8 +103,7 @@ class SessionKnn(Baseline):
     weighted by how recent its last shared item is in the current session.
     """
 
-    learn_grid: ClassVar[Mapping[str, Sequence[Setting]]] = {"sample": (1000, 500, 2000)}
-    ask_grid: ClassVar[Mapping[str, Sequence[Setting]]] = {"neighbours": (100, 200, 500), "idf": (0, 1, 5)}
+    ask_grid: ClassVar[Mapping[str, Sequence[Setting]]] = {"sample": (1000,), "neighbours": (100, 500), "idf": (0, 1)}
 
     def learn(self, dataset: Dataset, log: Interactions) -> None:
         """Index sessions by item, newest first."""

@@ -93,7 +93,7 @@ class NeuralCf(Baseline):
                 label = torch.cat([torch.ones(len(batch)), torch.zeros(4 * len(batch))])
                 loss = functional.binary_cross_entropy_with_logits(self._net(users, items), label)
                 optimiser.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 optimiser.step()
         known = np.unique(log.users)
         self._net.introduce_strangers(torch.from_numpy(np.setdiff1d(np.arange(dataset.users), known)), known)

@@ -22,7 +22,13 @@ thirteenth item weighs 7%, which changes no neighbour worth keeping."""
 
 
 def directed_cooccurrence(
-    log: Interactions, items: int, *, window: int = 10, backward: float = 0.3, row_power: float = 0.5
+    log: Interactions,
+    items: int,
+    *,
+    window: int = 10,
+    backward: float = 0.3,
+    row_power: float = 0.5,
+    repeats: bool = False,
 ) -> sp.csr_matrix:
     """How often item j follows item i within `window` positions of one user, each pair weighing 1 / distance.
 
@@ -33,15 +39,17 @@ def directed_cooccurrence(
         backward: Weight of the opposite direction, 0 (order is all) to 1 (order is nothing).
         row_power: Each row is divided by its sum to this power: 0 keeps counts, 1 makes each row a distribution, so
             that rare items say as much as frequent ones.
+        repeats: Whether an item that follows itself counts; without, the diagonal is empty.
 
     Returns:
-        The weights, (items, items), with an empty diagonal.
+        The weights, (items, items).
     """
     pairs: list[Entries] = []
     for distance in range(1, min(window, len(log) - 1) + 1):
-        first = np.flatnonzero(
-            (log.users[:-distance] == log.users[distance:]) & (log.items[:-distance] != log.items[distance:])
-        )
+        paired = log.users[:-distance] == log.users[distance:]
+        if not repeats:
+            paired &= log.items[:-distance] != log.items[distance:]
+        first = np.flatnonzero(paired)
         weights = np.full(len(first), 1.0 / distance, dtype=np.float32)
         pairs.append((log.items[first], log.items[first + distance], weights))
     counts = _sparse(pairs, (items, items))
@@ -80,17 +88,25 @@ def ease(log: Interactions, items: int, *, l2: float = 100.0) -> Matrix:
 
 
 def directed_ease(
-    log: Interactions, items: int, *, l2: float = 20.0, input_decay: float = 0.6, target_decay: float = 0.5
+    log: Interactions,
+    items: int,
+    *,
+    l2: float = 20.0,
+    input_decay: float = 0.6,
+    target_decay: float = 0.5,
+    repeats: bool = False,
 ) -> Matrix:
-    """The ridge regression of what comes next on the decayed history so far, (items, items), with a zero diagonal.
+    """The ridge regression of what comes next on the decayed history so far, (items, items).
 
     SLIT of Choi et al. (WWW 2021) with geometric decay: B = (XᵀX + l2 I)⁻¹ XᵀY, a row of X being the history at one
     position with weight `input_decay`^age, the row of Y the items after it with weight `target_decay`^(distance - 1).
-    It has co-occurrence's sense of order, and EASE's of which items explain each other. Costs as `ease` does.
+    It has co-occurrence's sense of order, and EASE's of which items explain each other. Costs as `ease` does. The
+    diagonal is zero unless `repeats` count.
     """
     history, future = _windows(log, items, input_decay, target_decay)
     weights = _inverse((history.T @ history).toarray(), l2) @ (history.T @ future).toarray()
-    np.fill_diagonal(weights, 0.0)
+    if not repeats:
+        np.fill_diagonal(weights, 0.0)
     return np.asarray(weights, dtype=np.float32)
 
 

@@ -39,7 +39,11 @@ class DirectedEase(ItemItem):
         """Solve the regression."""
         _check(dataset)
         self._weights = item_item.directed_ease(
-            log, dataset.items, l2=self.number("l2"), target_decay=self.number("target_decay")
+            log,
+            dataset.items,
+            l2=self.number("l2"),
+            target_decay=self.number("target_decay"),
+            repeats=self.repeats,
         )
 
 

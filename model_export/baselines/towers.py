@@ -75,7 +75,7 @@ class Tower(Baseline):
             for batch in _batches(sequences, generator):
                 loss = self._loss([sequences[row] for row in batch], dataset.items, generator)
                 optimiser.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 optimiser.step()
             if stop_on is None:
                 continue

@@ -1,0 +1,72 @@
+"""The methods of the quality table by name: those of the literature, and ours with what it consists of."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from benchmarks.quality.ours import Hybrid, Trainings
+from benchmarks.quality.sets import Judged
+from mmrec_stream.evaluation.methods import Method
+from model_export.baselines import counting, factors, linear, towers
+from model_export.config import Fusion, ModelConfig
+from model_export.hybrid import Part
+
+Factory = Callable[[int], Method]
+"""Makes a fresh method from a seed."""
+
+BASELINES: dict[str, Factory] = {
+    "popularity": counting.Popularity,
+    "item-knn": counting.ItemKnn,
+    "cooccurrence": counting.DirectedCooccurrence,
+    "session-knn": counting.SessionKnn,
+    "ease": linear.Ease,
+    "ease-decayed": linear.DecayedEase,
+    "ease-directed": linear.DirectedEase,
+    "als": factors.Als,
+    "bpr": factors.Bpr,
+    "neural-cf": factors.NeuralCf,
+    "gru4rec": towers.Gru4Rec,
+    "sasrec": towers.SasRec,
+}
+
+
+CONFIGS: dict[str, ModelConfig] = {}
+"""What differs from the trainer's defaults on a set, chosen on its validation cases."""
+
+
+def methods_for(judged: Judged) -> dict[str, Factory]:
+    """Every method that a set has the inputs for, by name, baselines first."""
+    features = judged.dataset.features
+    content = [*sorted(features), "both"] if len(features) > 1 else sorted(features)
+    content_methods: dict[str, Factory] = {f"content-knn {name}": _content(name) for name in content}
+    return BASELINES | content_methods | _ours(judged)
+
+
+def config_of(judged: Judged) -> ModelConfig:
+    """The configuration that a set's `ours` is trained with."""
+    return replace(CONFIGS.get(judged.dataset.name, ModelConfig()), repeats=not judged.split.mask_history)
+
+
+def _ours(judged: Judged) -> dict[str, Factory]:
+    """The hybrid and its halves; with several modalities, each alone and each way of fusing them too."""
+    trainings, config = Trainings(), config_of(judged)
+    variants: dict[str, tuple[ModelConfig, Part]] = {
+        "ours alpha=0": (config, "item"),
+        "ours alpha=1": (config, "user"),
+        "ours": (config, "mixed"),
+    }
+    if judged.dataset.features:
+        for name in sorted(judged.dataset.features):
+            variants[f"ours {name} only"] = (replace(config, encoders=(f"precomputed:{name}",)), "mixed")
+        fusions: tuple[Fusion, ...] = ("weighted", "concat", "attention")
+        for fusion in fusions:
+            if fusion != config.fusion:
+                variants[f"ours {fusion}"] = (replace(config, fusion=fusion), "mixed")
+    return {name: _hybrid(trainings, *variant) for name, variant in variants.items()}
+
+
+def _hybrid(trainings: Trainings, config: ModelConfig, part: Part) -> Factory:
+    return lambda seed: Hybrid(trainings, replace(config, seed=seed), part)
+
+
+def _content(modality: str) -> Factory:
+    return lambda seed: counting.ContentKnn(modality, seed)

@@ -1,0 +1,38 @@
+"""Our hybrid model as a method of the table, whole and in halves; each training is shared by all of its parts."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmrec_stream.evaluation.dataset import Dataset
+from mmrec_stream.evaluation.splits import Cases, Split
+from model_export.config import ModelConfig
+from model_export.hybrid import Part, TrainedModel
+from model_export.training import fit
+
+
+class Trainings:
+    """Trained models by configuration, so that the whole and its halves are judged from the same training."""
+
+    def __init__(self) -> None:
+        self._models: dict[ModelConfig, TrainedModel] = {}
+
+    def of(self, dataset: Dataset, split: Split, config: ModelConfig) -> TrainedModel:
+        """The model of a configuration, trained on first use."""
+        if config not in self._models:
+            self._models[config] = fit(dataset, split, config)
+        return self._models[config]
+
+
+class Hybrid:
+    """The product's own model: `mixed` at the fitted α, `user` is α = 1, `item` is α = 0."""
+
+    def __init__(self, trainings: Trainings, config: ModelConfig, part: Part) -> None:
+        self._trainings, self._config, self._part = trainings, config, part
+
+    def fit(self, dataset: Dataset, split: Split) -> None:
+        """Train, or take what another part has trained."""
+        self._model = self._trainings.of(dataset, split, self._config)
+
+    def score(self, cases: Cases) -> NDArray[np.float32]:
+        """Probabilities of all items, (cases, items)."""
+        return self._model.score(cases, self._part)

@@ -1,0 +1,158 @@
+"""Runs methods on a set, and shows and keeps what came out."""
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from benchmarks.quality.methods import Factory
+from benchmarks.quality.sets import Judged
+from benchmarks.results import console
+from mmrec_stream.evaluation import metrics
+from mmrec_stream.evaluation.methods import judge, recommend
+from mmrec_stream.evaluation.metrics import Figure, Lists
+
+Figures = dict[str, Figure]
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One figure as it is written."""
+
+    set: str
+    method: str
+    metric: str
+    value: float
+    low: float | None
+    high: float | None
+
+
+def run(judged: Judged, name: str, factory: Factory, seeds: Sequence[int]) -> Figures:
+    """Fit a method once a seed and judge it on the test cases.
+
+    Per-case values are averaged over seeds before the bootstrap, so that the interval speaks of users; how much seeds
+    move a metric is given beside it, as "NDCG@10 seed-sd", and the seconds of one fit as "fit-seconds".
+    """
+    lists: list[Lists] = []
+    seconds: list[float] = []
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        for seed in seeds:
+            progress.add_task(
+                f"{judged.dataset.name}: {name}" + (f", seed {seed}" if len(seeds) > 1 else ""), total=None
+            )
+            method = factory(seed)
+            began = time.monotonic()
+            method.fit(judged.dataset, judged.split)
+            seconds.append(time.monotonic() - began)
+            lists.append(
+                recommend(
+                    method,
+                    judged.split.test,
+                    judged.dataset.items,
+                    max(judged.ks),
+                    mask_history=judged.split.mask_history,
+                    seed=seed,
+                )
+            )
+    figures = of_lists(judged, lists)
+    figures["fit-seconds"] = Figure(float(np.mean(seconds)))
+    return figures
+
+
+def of_lists(judged: Judged, lists: Sequence[Lists]) -> Figures:
+    """The figures of one method's lists for the test cases, one array of lists a seed."""
+    learned = judged.split.refit if judged.split.refit is not None else judged.split.train
+    judgements = [judge(judged.dataset, learned, judged.split.test, each, judged.ks) for each in lists]
+    figures = dict(judgements[0].figures)
+    if len(lists) == 1:
+        return figures
+    for name in figures:
+        if name in judgements[0].values:
+            per_case = np.mean([judgement.values[name] for judgement in judgements], axis=0)
+            figures[name] = metrics.bootstrap(per_case, judged.split.test.users)
+        else:
+            # Parts of the cases, and what is no mean over cases: the mean of the seeds, with the first one's interval.
+            first = judgements[0].figures[name]
+            figures[name] = Figure(float(np.mean([j.figures[name].value for j in judgements])), first.low, first.high)
+    for name in judgements[0].values:
+        values = [judgement.figures[name].value for judgement in judgements]
+        figures[f"{name} seed-sd"] = Figure(float(np.std(values, ddof=1)))
+    return figures
+
+
+def lines_of(judged: Judged, method: str, figures: Figures) -> Iterator[Line]:
+    """The figures of one method as they are written."""
+    for metric, figure in figures.items():
+        yield Line(judged.dataset.name, method, metric, figure.value, figure.low, figure.high)
+
+
+def keep(path: Path, lines: Sequence[Line]) -> None:
+    """Write lines to `path`, in place of earlier ones of the same set, method and metric.
+
+    So a table can be filled set by set, and a run that is cut short loses nothing that it had.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = {(line.set, line.method) for line in lines}
+    old = [] if not path.exists() else [msgspec.json.decode(text, type=Line) for text in path.read_bytes().splitlines()]
+    kept = [line for line in old if (line.set, line.method) not in fresh]
+    text = b"".join(msgspec.json.encode(line) + b"\n" for line in [*kept, *lines])
+    beside = path.with_suffix(".part")
+    beside.write_bytes(text)
+    beside.replace(path)
+
+
+def show(judged: Judged, results: dict[str, Figures]) -> None:
+    """Print a set's table: a method a row, the set's main metrics with their intervals, the targets below."""
+    chosen = [target.metric for target in judged.targets] or [
+        f"{name}@{judged.ks[0]}" for name in ("HR", "NDCG", "Recall", "MRR")
+    ]
+    chosen += [
+        f"{metric} {part}" for metric in chosen for part in ("warm", "cold") if _has(results, f"{metric} {part}")
+    ]
+    chosen += [f"coverage@{judged.ks[-1]}", f"novelty@{judged.ks[-1]}", f"popularity-lift@{judged.ks[-1]}"]
+    chosen += [name for name in (f"miscalibration@{judged.ks[-1]}",) if _has(results, name)]
+    split, dataset = judged.split, judged.dataset
+    table = Table(
+        title=f"{dataset.name}: {dataset.users:,} users, {dataset.items:,} items, {len(dataset.interactions):,} events,"
+        f" {len(split.test):,} cases; {judged.note or 'leave one out'}; all items ranked, "
+        f"history {'masked' if split.mask_history else 'not masked'}, ties at random",
+        caption="95% bootstrap intervals over users",
+    )
+    table.add_column("method")
+    for metric in (*chosen, "fit-seconds"):
+        table.add_column(metric, justify="right")
+    best = {metric: max((r[metric].value for r in results.values() if metric in r), default=0.0) for metric in chosen}
+    for name, figures in results.items():
+        cells = [_cell(figures.get(metric), bold=_is_best(figures, metric, best)) for metric in chosen]
+        spent = figures.get("fit-seconds")
+        table.add_row(name, *cells, "" if spent is None else f"{spent.value:.0f}")
+    for label in ("must pass", "aim"):
+        if judged.targets:
+            table.add_section()
+            wanted: list[Any] = [target.passing if label == "must pass" else target.aim for target in judged.targets]
+            table.add_row(label, *[f"{value:.4f}" for value in wanted])
+    console.print(table)
+
+
+def _has(results: dict[str, Figures], metric: str) -> bool:
+    return any(metric in figures for figures in results.values())
+
+
+def _is_best(figures: Figures, metric: str, best: dict[str, float]) -> bool:
+    accuracy = metric.split("@")[0] in ("HR", "NDCG", "MRR", "Recall")
+    return accuracy and metric in figures and figures[metric].value >= best[metric] > 0
+
+
+def _cell(figure: Figure | None, *, bold: bool) -> str:
+    if figure is None:
+        return ""
+    value = f"{figure.value:.4f}" if abs(figure.value) < 10 else f"{figure.value:.1f}"
+    text = f"[bold green]{value}[/]" if bold else value
+    if figure.low is None or figure.high is None:
+        return text
+    return f"{text}\n[dim]{figure.low:.4f}…{figure.high:.4f}[/]"
