@@ -39,14 +39,20 @@ def main() -> None:
 
 from mmrec_stream.cli.audit import audit  # noqa: E402
 from mmrec_stream.cli.broker import broker  # noqa: E402
+from mmrec_stream.cli.profile import profile  # noqa: E402
 from mmrec_stream.cli.replay import replay  # noqa: E402
 from mmrec_stream.cli.schemas import schemas  # noqa: E402
+from mmrec_stream.cli.send import send  # noqa: E402
 from mmrec_stream.cli.simulate import simulate  # noqa: E402
+from mmrec_stream.cli.tail import tail  # noqa: E402
 from mmrec_stream.cli.topics import topics  # noqa: E402
 
 app.command()(audit)
 app.command()(broker)
+app.command()(profile)
 app.command()(replay)
 app.command()(schemas)
+app.command()(send)
 app.command()(simulate)
+app.command()(tail)
 app.command()(topics)
