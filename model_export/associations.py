@@ -23,8 +23,8 @@ other, which is about how far the nearest neighbours of a trained table lie apar
 class AssociationSettings:
     """How a row is made; chosen on validation."""
 
-    window: int = 5
-    """Farthest distance in a sequence that counts, each pair weighing 1 / distance."""
+    window: float = 10
+    """Farthest distance in a sequence that counts, each pair weighing 1 / distance: what is farther adds nothing."""
     backward: float = 0.3
     """Weight of what came before an item, beside what came after it."""
     discount: float = 0.0
@@ -34,13 +34,14 @@ class AssociationSettings:
 
 
 def behaviour_weights(
-    kind: Associations, log: Interactions, items: int, settings: AssociationSettings
+    kind: Associations, log: Interactions, items: int, settings: AssociationSettings, *, repeats: bool
 ) -> sp.csr_matrix:
-    """Weights (items, items), not negative and not yet normalised, of what follows what."""
+    """Weights (items, items), not negative and not yet normalised, of what follows what; itself too, with `repeats`."""
     if kind == "counted":
-        weights = directed_cooccurrence(log, items, window=settings.window, backward=settings.backward, row_power=0.0)
+        window, backward = int(settings.window), settings.backward
+        weights = directed_cooccurrence(log, items, window=window, backward=backward, row_power=0.0, repeats=repeats)
     else:
-        dense = directed_ease(log, items)
+        dense = directed_ease(log, items, repeats=repeats)
         dense[dense < 1e-4] = 0.0  # a ten-thousandth of a next item never reaches a list, and costs memory
         weights = sp.csr_matrix(dense)
     if settings.discount:
@@ -49,21 +50,27 @@ def behaviour_weights(
     return weights
 
 
+def content_weights(vectors: NDArray[np.float32], neighbours: int) -> sp.csr_matrix:
+    """Weights (items, items), not yet normalised, of what resembles what by its vector (items, d)."""
+    if len(vectors) < 2:
+        return sp.csr_matrix(np.zeros((1, 1), dtype=np.float32))
+    content = content_neighbours(vectors, min(neighbours, len(vectors) - 1))
+    content.data = np.exp((content.data - 1.0) / CONTENT_TEMPERATURE)
+    return content
+
+
 def neighbour_rows(
-    behaviour: sp.csr_matrix, vectors: NDArray[np.float32], support: NDArray[np.int64], trust: float, neighbours: int
+    behaviour: sp.csr_matrix, content: sp.csr_matrix, support: NDArray[np.int64], trust: float, neighbours: int
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """The release's rows: neighbours int32 (items, K), −1 where there is none, and their weights, which sum to 1.
 
     Args:
         behaviour: (items, items), as `behaviour_weights` gives it.
-        vectors: Item vectors (items, d), whose cosine is the content similarity.
+        content: (items, items), as `content_weights` gives it.
         support: How often each item occurs in the log, (items,).
         trust: See `AssociationSettings`.
         neighbours: K.
     """
-    items = len(support)
-    content = content_neighbours(vectors, min(neighbours, max(items - 1, 1))) if items > 1 else sp.csr_matrix((1, 1))
-    content.data = np.exp((content.data - 1.0) / CONTENT_TEMPERATURE)
     share = support / (support + trust)
     # An item without any successor has only content to go by, however often it occurs.
     share = np.where(np.diff(behaviour.indptr) > 0, share, 0.0)

@@ -15,12 +15,17 @@ from numpy.typing import NDArray
 from mmrec_stream.evaluation.dataset import Interactions
 from mmrec_stream.evaluation.splits import Cases
 from mmrec_stream.ranking.types import Features
-from model_export.associations import AssociationSettings, behaviour_weights, neighbour_rows
+from model_export.associations import AssociationSettings, behaviour_weights, content_weights, neighbour_rows
 from model_export.config import ModelConfig
 from model_export.hybrid import Report, ndcg_at_10, request_batches, table_of
 from model_export.ranker import BUCKETS, Ranker, Request, Table
 
-GRID: dict[str, tuple[float, ...]] = {"backward": (0.0, 1.0), "discount": (0.25, 0.5), "trust": (0.5, 10.0)}
+GRID: dict[str, tuple[float, ...]] = {
+    "window": (3, 30),
+    "backward": (0.0, 0.6, 1.0),
+    "discount": (0.25, 0.5),
+    "trust": (0.5, 10.0),
+}
 """Values tried beside the defaults, one setting after the other: a full grid costs five times as much and was never
 more than .001 better."""
 
@@ -60,9 +65,10 @@ def calibrate(
         Neighbours and weights, (items, K).
     """
     items = len(vectors)
+    content = content_weights(vectors, config.neighbours)
     if features is None:
-        weights = behaviour_weights(config.associations, log, items, AssociationSettings())
-        return neighbour_rows(weights, vectors, support, AssociationSettings().trust, config.neighbours)
+        weights = behaviour_weights(config.associations, log, items, AssociationSettings(), repeats=config.repeats)
+        return neighbour_rows(weights, content, support, AssociationSettings().trust, config.neighbours)
     few = np.arange(min(len(cases), max(1, CASES_TIMES_ITEMS // max(items, 1))))
     cases, features = cases.where(few), _first(features, len(few))
     batches = list(request_batches(features))
@@ -71,8 +77,8 @@ def calibrate(
         return float(ndcg_at_10(_p_item(ranker, batches, make(settings)), cases, mask_history=mask_history).mean())
 
     def make(settings: AssociationSettings) -> Table:
-        weights = behaviour_weights(config.associations, log, items, settings)
-        return table_of(vectors, *neighbour_rows(weights, vectors, support, settings.trust, config.neighbours))
+        weights = behaviour_weights(config.associations, log, items, settings, repeats=config.repeats)
+        return table_of(vectors, *neighbour_rows(weights, content, support, settings.trust, config.neighbours))
 
     chosen = AssociationSettings()
     best = p_item_quality(chosen)
@@ -89,7 +95,7 @@ def calibrate(
 
 
 def _with(settings: AssociationSettings, name: str, value: float) -> AssociationSettings:
-    return replace(settings, **{name: value})  # type: ignore[arg-type]
+    return replace(settings, **{name: value})
 
 
 def _first(features: Features, count: int) -> Features:

@@ -92,8 +92,8 @@ def without_impressions(log: Interactions) -> Interactions:
 def training_sequences(log: Interactions, length: int, *, repeats: bool) -> Sequences:
     """Cut users' histories into pieces of at most `length` events, each with what came next.
 
-    The target of a place is the next event of `TARGET_TYPES` that is about another item, and, without `repeats`,
-    about one the user has not had before.
+    The target of a place is the next event of `TARGET_TYPES`, without `repeats` the next one about an item that the
+    user has not had before.
     """
     log = without_impressions(log)
     count = len(log)
@@ -118,10 +118,7 @@ def _next_targets(log: Interactions, repeats: bool) -> NDArray[np.int64]:
     """What each event's place in its history should foresee, (events,)."""
     count = len(log)
     wanted = np.isin(log.types, np.array(TARGET_TYPES))
-    if repeats:
-        changed = np.r_[True, (log.users[1:] != log.users[:-1]) | (log.items[1:] != log.items[:-1])]
-        wanted &= changed
-    else:
+    if not repeats:
         pairs = log.users.astype(np.int64) << 32 | log.items
         _, first = np.unique(pairs, return_index=True)
         fresh = np.zeros(count, dtype=bool)
