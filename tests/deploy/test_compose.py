@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker-compose.yml"
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"
 OURS = {"topics", "worker-1", "worker-2", "trainer", "shoppers"}
+THEIRS = {"kafka", "prometheus", "grafana"}
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def test_the_file_is_what_the_compose_specification_allows() -> None:
 
 
 def test_what_services_refer_to_is_there(compose: dict[str, Any], services: dict[str, dict[str, Any]]) -> None:
-    assert set(services) == OURS | {"kafka"}
+    assert set(services) == OURS | THEIRS
     for name, service in services.items():
         for other, how in service.get("depends_on", {}).items():
             assert other in services, name
@@ -68,10 +69,11 @@ def test_what_services_refer_to_is_there(compose: dict[str, Any], services: dict
             if how["condition"] == "service_completed_successfully":
                 assert services[other]["restart"] == "no", other
         assert set(service["networks"]) <= set(compose["networks"])
-        for volume in service.get("volumes", []):
-            assert volume.split(":")[0] in compose["volumes"], name
-    used = {volume.split(":")[0] for service in services.values() for volume in service.get("volumes", [])}
-    assert used == set(compose["volumes"])
+    sources = {volume.split(":")[0] for service in services.values() for volume in service.get("volumes", [])}
+    assert {source for source in sources if not source.startswith("./")} == set(compose["volumes"])
+    assert all((ROOT / source).exists() for source in sources if source.startswith("./"))
+    images = {service["image"] for name, service in services.items() if name in THEIRS}
+    assert all(re.search(r":v?\d+\.\d+\.\d+$", image) for image in images), "images of others are pinned"
 
 
 @pytest.mark.parametrize("name", sorted(OURS))
