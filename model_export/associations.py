@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mmrec_stream.evaluation.dataset import Interactions
 from model_export.baselines.item_item import content_neighbours, directed_cooccurrence, directed_ease
-from model_export.config import Associations
+from model_export.config import Associations, ModelConfig
 
 CONTENT_TEMPERATURE = 0.1
 """Softmax temperature of cosine similarities: a difference of .1 between two neighbours makes one count e times the
@@ -31,6 +31,30 @@ class AssociationSettings:
     """Exponent of an item's frequency that its weight as a neighbour is divided by: 0 favours popular items."""
     trust: float = 2.0
     """Occurrences at which behaviour and content weigh the same in an item's row."""
+
+
+def association_rows(
+    config: ModelConfig,
+    log: Interactions,
+    vectors: NDArray[np.float32],
+    settings: AssociationSettings,
+    content: sp.csr_matrix | None = None,
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """The release's neighbours and weights, as of `neighbour_rows`.
+
+    Args:
+        config: Which associations, and how many.
+        log: What behaviour is counted from.
+        vectors: Item vectors (items, d).
+        settings: How a row is made.
+        content: `content_weights` of the vectors, where they are known already.
+    """
+    items = len(vectors)
+    behaviour = behaviour_weights(config.associations, log, items, settings, repeats=config.repeats)
+    if content is None:
+        content = content_weights(vectors, config.neighbours)
+    support = np.bincount(log.items, minlength=items)
+    return neighbour_rows(behaviour, content, support, settings.trust, config.neighbours)
 
 
 def behaviour_weights(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mmrec_stream.evaluation.dataset import Interactions
 from mmrec_stream.evaluation.splits import Cases
 from mmrec_stream.ranking.types import Features
-from model_export.associations import AssociationSettings, behaviour_weights, content_weights, neighbour_rows
+from model_export.associations import AssociationSettings, association_rows, content_weights
 from model_export.config import ModelConfig
 from model_export.hybrid import Report, ndcg_at_10, request_batches, table_of
 from model_export.ranker import BUCKETS, Ranker, Request, Table
@@ -49,27 +49,21 @@ def calibrate(
     ranker: Ranker,
     config: ModelConfig,
     log: Interactions,
-    support: NDArray[np.int64],
     vectors: NDArray[np.float32],
     cases: Cases,
     features: Features | None,
     report: Report,
     *,
     mask_history: bool,
-) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Fit the ranker's buffers in place; the association rows that go with them.
+) -> AssociationSettings:
+    """Fit the ranker's buffers in place; how association rows are best made.
 
     Without cases, defaults stay.
-
-    Returns:
-        Neighbours and weights, (items, K).
     """
-    items = len(vectors)
-    content = content_weights(vectors, config.neighbours)
     if features is None:
-        weights = behaviour_weights(config.associations, log, items, AssociationSettings(), repeats=config.repeats)
-        return neighbour_rows(weights, content, support, AssociationSettings().trust, config.neighbours)
-    few = np.arange(min(len(cases), max(1, CASES_TIMES_ITEMS // max(items, 1))))
+        return AssociationSettings()
+    content = content_weights(vectors, config.neighbours)
+    few = np.arange(min(len(cases), max(1, CASES_TIMES_ITEMS // max(len(vectors), 1))))
     cases, features = cases.where(few), _first(features, len(few))
     batches = list(request_batches(features))
 
@@ -77,8 +71,7 @@ def calibrate(
         return float(ndcg_at_10(_p_item(ranker, batches, make(settings)), cases, mask_history=mask_history).mean())
 
     def make(settings: AssociationSettings) -> Table:
-        weights = behaviour_weights(config.associations, log, items, settings, repeats=config.repeats)
-        return table_of(vectors, *neighbour_rows(weights, content, support, settings.trust, config.neighbours))
+        return table_of(vectors, *association_rows(config, log, vectors, settings, content))
 
     chosen = AssociationSettings()
     best = p_item_quality(chosen)
@@ -91,7 +84,7 @@ def calibrate(
     p_item = _p_item(ranker, batches, table)
     p_user = _fit_temperature(ranker, batches, table, cases)
     _fit_alpha(ranker, p_user, p_item, cases, np.asarray(features.lengths), report, mask_history=mask_history)
-    return table.neighbours.numpy(), table.neighbour_weights.numpy()
+    return chosen
 
 
 def _with(settings: AssociationSettings, name: str, value: float) -> AssociationSettings:

@@ -16,6 +16,10 @@ from mmrec_stream.ranking.content import FEATURE, TOKEN_BUCKETS
 Encoded = tuple[Tensor, Tensor]
 """Vectors (items, dim) and whether each item has the modality, bool (items,)."""
 
+INITIAL_LENGTH = 1.0
+"""Length of a modality's vector before it is trained: that of an id embedding, so that no modality drowns the others
+and the first logits are around 1."""
+
 
 class Encoder(nn.Module):
     """The contract: `inputs` names the arrays that `forward` takes, in this order."""
@@ -25,6 +29,20 @@ class Encoder(nn.Module):
     def forward(self, *arrays: Tensor) -> Encoded:
         """Encode a batch of items."""
         raise NotImplementedError
+
+
+class Scaled(nn.Module):
+    """Layer normalisation to vectors of `INITIAL_LENGTH`, with learned gains."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        nn.init.constant_(self.norm.weight, INITIAL_LENGTH / dim**0.5)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """(items, dim)."""
+        scaled: Tensor = self.norm(vectors)
+        return scaled
 
 
 class LstmText(Encoder):
@@ -37,7 +55,7 @@ class LstmText(Encoder):
         super().__init__()
         self.embedding = nn.Embedding(vocabulary + 1 + TOKEN_BUCKETS, dim, padding_idx=0)
         self.lstm = nn.LSTM(dim, dim // 2, batch_first=True, bidirectional=True)
-        self.project = nn.Linear(2 * dim, dim)
+        self.project = nn.Sequential(nn.Linear(2 * dim, dim), Scaled(dim))
 
     def forward(self, *arrays: Tensor) -> Encoded:
         """Tokens, int64 (items, words), 0 = padding."""
@@ -66,7 +84,7 @@ class CnnImage(Encoder):
                 for before, after in pairwise(widths)
             )
         )
-        self.project = nn.Linear(widths[-1] + 6, dim)
+        self.project = nn.Sequential(nn.Linear(widths[-1] + 6, dim), Scaled(dim))
 
     def forward(self, *arrays: Tensor) -> Encoded:
         """Images, uint8 (items, 3, size, size), and whether there is one, bool (items,)."""
@@ -92,6 +110,7 @@ class Attributes(Encoder):
         self.tags = nn.Embedding(tags + 1, dim, padding_idx=0)
         self.price = nn.Linear(3, dim)
         self.project = nn.Sequential(nn.ReLU(), nn.Linear(dim, dim))
+        self.scale = Scaled(dim)
 
     def forward(self, *arrays: Tensor) -> Encoded:
         """Category, brand int64 (items,); log price float32 (items,), −1 = unknown; tags int64 (items, tags)."""
@@ -107,7 +126,7 @@ class Attributes(Encoder):
             + self.price(torch.stack([known, level, level * level * 0.3], dim=-1))
         )
         there = (category > 0) | (brand > 0) | (price >= 0) | (tags > 0).any(1)
-        return total + self.project(total), there
+        return self.scale(total + self.project(total)), there
 
 
 class Precomputed(Encoder):
@@ -120,6 +139,7 @@ class Precomputed(Encoder):
         self.inputs = (FEATURE + column,)
         self.project = nn.Sequential(nn.Linear(width, 2 * dim), nn.ReLU(), nn.Linear(2 * dim, dim))
         self.skip = nn.Linear(width, dim, bias=False)
+        self.scale = Scaled(dim)
 
     def forward(self, *arrays: Tensor) -> Encoded:
         """Vectors, float32 (items, width), zeros = none."""
@@ -127,7 +147,7 @@ class Precomputed(Encoder):
         norm = vectors.norm(dim=1, keepdim=True)
         # √width keeps single values around 1, whatever the width.
         unit = vectors / norm.clamp(min=1e-6) * vectors.shape[1] ** 0.5
-        return self.project(unit) + self.skip(unit), norm.squeeze(1) > 0
+        return self.scale(self.project(unit) + self.skip(unit)), norm.squeeze(1) > 0
 
 
 PRECOMPUTED = "precomputed:"

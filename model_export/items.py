@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from model_export.config import Fusion
-from model_export.encoders import ID, Encoder, make_encoder
+from model_export.encoders import ID, INITIAL_LENGTH, Encoder, make_encoder
 from model_export.fusion import FUSIONS
 
 
@@ -36,7 +36,7 @@ class ItemModel(nn.Module):
         self.encoders = nn.ModuleList(make_encoder(name, dim, sizes) for name in contents)
         if self.has_id:
             self.ids = nn.Embedding(len(known), dim)
-            nn.init.normal_(self.ids.weight, std=0.1)
+            nn.init.normal_(self.ids.weight, std=INITIAL_LENGTH / dim**0.5)
         self.fusion = FUSIONS[fusion](len(self.names), dim)
         self.register_buffer("known", known)
         self.dim = dim

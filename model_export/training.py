@@ -15,8 +15,10 @@ from mmrec_stream.errors import UserError
 from mmrec_stream.evaluation.dataset import Dataset, Interactions
 from mmrec_stream.evaluation.splits import Split
 from mmrec_stream.ranking.types import Features
+from model_export.associations import association_rows
 from model_export.calibration import calibrate
 from model_export.config import ModelConfig
+from model_export.encoders import INITIAL_LENGTH
 from model_export.hybrid import Report, TrainedModel, case_features, ndcg_at_10, request_batches, sample_cases
 from model_export.inputs import Inputs, describe, encoder_names
 from model_export.items import ItemModel
@@ -38,8 +40,9 @@ them at once; each step less would cost an encoding more."""
 WARM_UP = 100
 """Steps over which the learning rate rises: Adam's first estimates are too rough for large steps."""
 
-ID_STD = 0.1
-"""Standard deviation of id embeddings at the start, so that first logits differ by about 1 at 64 dimensions."""
+
+Judge = Callable[[UserModel, NDArray[np.float32]], float]
+"""The quality of a user model with item vectors (items, dim), higher is better."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,9 @@ def fit(
 ) -> TrainedModel:
     """Train on the split's training events, stop and calibrate on its validation cases.
 
+    Where the split has events to refit on, the model is trained again on those, for as many passes as were best, and
+    keeps the calibration.
+
     Args:
         dataset: The log, and what is known of its items.
         split: What may be learned from, and what is tuned on; the test cases are not looked at.
@@ -79,37 +85,43 @@ def fit(
     config = config or ModelConfig()
     torch.manual_seed(config.seed)
     log = without_impressions(split.train)
-    sequences = training_sequences(log, config.history, repeats=config.repeats)
-    if not len(sequences):
+    if not len(training_sequences(log, config.history, repeats=config.repeats)):
         raise UserError(
             f"data set {dataset.name}: no user has two interactions with different items to learn from; "
             "give it a longer log"
         )
     began = time.monotonic()
     inputs = describe(dataset, config)
-    support = np.bincount(log.items, minlength=dataset.items)
     validation = sample_cases(split.validation, VALIDATION_CASES)
     features = case_features(validation, dataset, inputs, config) if len(validation) else None
 
-    def judge(users: UserModel, vectors: NDArray[np.float32]) -> float:
-        if features is None:
-            return 0.0
+    def quality(users: UserModel, vectors: NDArray[np.float32]) -> float:
+        assert features is not None  # noqa: S101 - only asked where there is something to validate on
         scores = _logits(Ranker(users, config), features, vectors)
         return float(ndcg_at_10(scores, validation, mask_history=split.mask_history).mean())
 
-    trainer = _Trainer(config, inputs, sequences, support, judge)
-    if config.svd and trainer.items.has_id:
-        trainer.begin_at(_svd_vectors(log, dataset.users, dataset.items, config))
-    trainer.train(progress)
-    vectors, shares = trainer.table()
+    def learn(log: Interactions, epochs: int, judge: Judge | None) -> "_Trainer":
+        sequences = training_sequences(log, config.history, repeats=config.repeats)
+        trainer = _Trainer(config, inputs, sequences, np.bincount(log.items, minlength=dataset.items), judge)
+        if config.svd and trainer.items.has_id:
+            trainer.begin_at(_svd_vectors(log, dataset.users, dataset.items, config))
+        trainer.train(epochs, progress)
+        return trainer
+
+    trainer = learn(log, config.epochs, quality if features is not None else None)
     report = trainer.report
-    report.modality_weights = trainer.items.shares_by_name(torch.from_numpy(shares))
+    vectors, shares = trainer.table()
     ranker = Ranker(trainer.users, config).eval()
-    associated = calibrate(
-        ranker, config, log, support, vectors, validation, features, report, mask_history=split.mask_history
-    )
+    settings = calibrate(ranker, config, log, vectors, validation, features, report, mask_history=split.mask_history)
+    if split.refit is not None:
+        log = without_impressions(split.refit)
+        trainer = learn(log, report.best_epoch, None)
+        vectors, shares = trainer.table()
+        ranker.users = trainer.users.eval()
+    report.modality_weights = trainer.items.shares_by_name(torch.from_numpy(shares))
+    rows = association_rows(config, log, vectors, settings)
     report.seconds = time.monotonic() - began
-    return TrainedModel(config, dataset, inputs, trainer.items, ranker, vectors, *associated, report)
+    return TrainedModel(config, dataset, inputs, trainer.items, ranker, vectors, *rows, report)
 
 
 class _Trainer:
@@ -121,7 +133,7 @@ class _Trainer:
         inputs: Inputs,
         sequences: Sequences,
         support: NDArray[np.int64],
-        judge: Callable[[UserModel, NDArray[np.float32]], float],
+        judge: Judge | None,
     ) -> None:
         self.config, self.inputs, self.judge, self.report = config, inputs, judge, Report()
         self.device = _device(config)
@@ -153,19 +165,22 @@ class _Trainer:
         with torch.no_grad():
             self.items.ids.weight.copy_(torch.from_numpy(vectors))
 
-    def train(self, progress: Callable[[Progress], None] | None) -> None:
+    def train(self, epochs: int, progress: Callable[[Progress], None] | None) -> None:
         """Pass over the sequences until validation gets no better, or the passes or the time are used up."""
         config, report = self.config, self.report
         began = time.monotonic()
         best = -1.0
         kept: dict[str, dict[str, Tensor]] = {}
-        for epoch in range(1, config.epochs + 1):
+        for epoch in range(1, epochs + 1):
             report.losses.append(self._pass(epoch, began, progress))
-            report.metrics.append(self._judged())
-            if report.metrics[-1] > best:
-                best, report.best_epoch = report.metrics[-1], epoch
-                kept = {"items": _copy(self.items), "users": _copy(self.users)}
             late = config.minutes is not None and time.monotonic() - began > config.minutes * 60
+            if self.judge is None:
+                report.best_epoch = epoch
+            else:
+                report.metrics.append(self._judged(self.judge))
+                if report.metrics[-1] > best:
+                    best, report.best_epoch = report.metrics[-1], epoch
+                    kept = {"items": _copy(self.items), "users": _copy(self.users)}
             if late or epoch - report.best_epoch >= config.patience:
                 break
         if kept:
@@ -303,10 +318,10 @@ class _Trainer:
         addition: Tensor = side(*means, bands, counts)
         return states + addition
 
-    def _judged(self) -> float:
+    def _judged(self, judge: Judge) -> float:
         vectors, _ = self.table()
         self.users.eval()
-        return self.judge(self.users, vectors)
+        return judge(self.users, vectors)
 
 
 @dataclass
@@ -327,9 +342,10 @@ def _logits(ranker: Ranker, features: Features, vectors: NDArray[np.float32]) ->
 
 
 def _svd_vectors(log: Interactions, users: int, items: int, config: ModelConfig) -> NDArray[np.float32]:
-    """Item factors of the interactions' truncated SVD, (items, dim), scaled to `ID_STD`; random where rank is short."""
+    """Item factors of the interactions' truncated SVD, (items, dim), of mean length 1; random where rank is short."""
     rng = np.random.default_rng(config.seed)
-    vectors = rng.normal(0.0, ID_STD, (items, config.dim)).astype(np.float32)
+    std = INITIAL_LENGTH / config.dim**0.5
+    vectors = rng.normal(0.0, std, (items, config.dim)).astype(np.float32)
     counts = csr_matrix((np.ones(len(log), np.float32), (log.users, log.items)), shape=(users, items))
     counts.sum_duplicates()
     counts.data = np.log1p(counts.data)
@@ -342,7 +358,7 @@ def _svd_vectors(log: Interactions, users: int, items: int, config: ModelConfig)
     lengths = np.linalg.norm(factors, axis=1, keepdims=True)
     factors = factors / np.sqrt(np.maximum(lengths, 1e-6))
     spread = factors[np.unique(log.items)].std()
-    vectors[:, :rank] = 0.1 * vectors[:, :rank] + factors * (ID_STD / max(float(spread), 1e-9))
+    vectors[:, :rank] = 0.1 * vectors[:, :rank] + factors * (std / max(float(spread), 1e-9))
     return vectors
 
 

@@ -57,7 +57,7 @@ class Content:
     """What the item encoder reads of a batch of items; missing modalities are empty."""
 
     tokens: NDArray[np.int64]
-    """(items, MAX_TOKENS), 0 = padding."""
+    """(items, words), as wide as the longest text, 0 = padding."""
     images: NDArray[np.uint8]
     """(items, 3, size, size), RGB."""
     has_image: NDArray[np.bool_]
@@ -107,8 +107,9 @@ def content_of(
         widths: Width of each precomputed vector the release reads, by name; one of another width counts as missing.
     """
     count = len(items)
+    texts = [words(item) for item in items]
     content = Content(
-        tokens=np.zeros((count, MAX_TOKENS), dtype=np.int64),
+        tokens=np.zeros((count, max(map(len, texts), default=0) or 1), dtype=np.int64),
         images=np.zeros((count, 3, image_size, image_size), dtype=np.uint8),
         has_image=np.zeros(count, dtype=bool),
         category=np.array([vocabularies.categories.get(item.category or "", 0) for item in items], dtype=np.int64),
@@ -118,7 +119,7 @@ def content_of(
         features={name: np.zeros((count, width), dtype=np.float32) for name, width in widths.items()},
     )
     for row, item in enumerate(items):
-        for place, word in enumerate(words(item)):
+        for place, word in enumerate(texts[row]):
             content.tokens[row, place] = token_index(word, vocabularies.tokens)
         for place, tag in enumerate(item.tags[:MAX_TAGS]):
             content.tags[row, place] = vocabularies.tags.get(tag, 0)
