@@ -1,12 +1,15 @@
 """Shoppers: ordered, repeatable, valid events, whose course content and tastes really predict."""
 
+import re
 from collections import Counter, defaultdict
+from io import BytesIO
 from itertools import islice, pairwise, takewhile
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from mmrec_stream.contracts.behaviour import (
     AddToCart,
@@ -96,6 +99,46 @@ def test_a_look_follows_what_it_is_like_and_what_usually_follows(shop: Shop, log
     follows = (shop.successors[before] == after[:, None]).any(axis=1).mean()
     chance = (shop.successors[before] == shuffled[:, None]).any(axis=1).mean()
     assert follows > 10 * chance
+
+
+def test_what_items_look_and_sound_like_predicts_the_next_look_and_all_of_it_best() -> None:
+    shop = make_shop(600, seed=5)
+    rows = {item.item_id: row for row, item in enumerate(shop)}
+    sessions: dict[str, list[int]] = defaultdict(list)
+    for event in Shoppers(shop, 600, seed=5).past(10, END):
+        if isinstance(event, View):
+            sessions[str(event.session_id)].append(rows[event.item_id])
+    before, after = np.array(
+        [pair for session in sessions.values() for pair in pairwise(session) if pair[0] != pair[1]]
+    ).T
+
+    def alike(features: np.ndarray) -> np.ndarray:
+        centred = features - features.mean(axis=0)
+        unit = centred / np.linalg.norm(centred, axis=1, keepdims=True)
+        return np.asarray(unit @ unit.T)
+
+    def recall(similarity: np.ndarray) -> float:
+        best = np.argsort(-similarity + 99 * np.eye(len(shop)), axis=1)[:, :20]
+        return float((best[before] == after[:, None]).any(axis=1).mean())
+
+    words = [set(re.findall("[a-z]+", f"{item.title} {item.description}".lower())) for item in shop]
+    vocabulary = sorted(set.union(*words))
+    bags = np.array([[word in text for word in vocabulary] for text in words], dtype=float)
+    pictures = np.stack(
+        [np.asarray(Image.open(BytesIO(item.thumbnail or b"")).resize((16, 16)), float) for item in shop]
+    )
+    labels = [sorted({item.category for item in shop}, key=str), sorted({item.brand for item in shop}, key=str)]
+    attributes = np.array(
+        [[*(item.category == c for c in labels[0]), *(item.brand == b for b in labels[1])] for item in shop]
+    )
+    single = [
+        alike(bags * np.log(len(shop) / bags.sum(axis=0))),
+        alike(pictures.reshape(len(shop), -1)),
+        alike(attributes.astype(float)),
+    ]
+    chance = 20 / len(shop)
+    assert min(map(recall, single)) > 3 * chance
+    assert recall(sum(single, np.zeros_like(single[0]))) > 1.1 * max(map(recall, single))
 
 
 def test_what_is_bought_leads_to_what_goes_with_it(shop: Shop, log: list[BehaviourEvent]) -> None:
