@@ -165,6 +165,7 @@ class Shoppers:
         self._last_bought = np.full(users, -1)
         self._launch = np.where(shop.tranche == 0, np.iinfo(np.int64).min, NEVER)
         self._announced = shop.tranche == 0
+        self._history: str | None = None
         self._sessions = self._orders = 0
         self._events_per_session = 12.0
         self._drifted: int | None = None
@@ -207,6 +208,7 @@ class Shoppers:
         start_ms = end_ms - round(days * DAY_MS)
         waiting = np.flatnonzero(self.shop.tranche == 1)
         self._launch[waiting] = self._rng.integers(start_ms, max(end_ms, start_ms + 1), len(waiting))
+        self._begin(start_ms)
         return self._past(start_ms, end_ms)
 
     def live(self, rate: float, start_ms: int) -> Iterator[BehaviourEvent]:
@@ -218,6 +220,7 @@ class Shoppers:
             raise ValueError(f"a live rate must be above 0 events a second; got {rate}")
         waiting = np.flatnonzero(self.shop.tranche == 2)
         self._launch[waiting] = start_ms + LAUNCH_EVERY_MS * np.arange(1, len(waiting) + 1)
+        self._begin(start_ms)
         return self._live(rate, start_ms)
 
     def with_launches(self, events: Iterable[BehaviourEvent]) -> Iterator[BehaviourEvent | CatalogueItem]:
@@ -320,6 +323,10 @@ class Shoppers:
             - _PRICE * np.abs(shop.level[items] - self._budget[column])
             + 0.5 * shop.quality[items]
         )
+
+    def _begin(self, start_ms: int) -> None:
+        """Name the history by its beginning: ids of sessions and orders are not used again by one begun later."""
+        self._history = self._history or f"{start_ms // SECOND_MS:x}"
 
     def _past(self, start_ms: int, end_ms: int) -> Iterator[BehaviourEvent]:
         rate = self.sessions_per_day * self.users / DAY_MS
@@ -531,7 +538,7 @@ class Shoppers:
 
     def _events(self, columns: _Columns) -> Iterator[BehaviourEvent]:
         """The columns as contract events, in their order."""
-        items, names = self.shop.items, self.user_ids
+        items, names, history = self.shop.items, self.user_ids, self._history
         rows = zip(
             columns.ts.tolist(),
             columns.code.tolist(),
@@ -543,7 +550,7 @@ class Shoppers:
             strict=True,
         )
         for ts, code, user, session, row, extra, order in rows:
-            user_id, session_id = names[user], f"s{session}"
+            user_id, session_id = names[user], f"{history}-{session}"
             if code == EventType.FOLLOW:
                 friend, brand = (names[extra], None) if extra >= 0 else (None, BRANDS[-1 - extra])
                 yield Follow(user_id=user_id, ts=ts, session_id=session_id, followed_user_id=friend, brand=brand)
@@ -565,7 +572,7 @@ class Shoppers:
             if code == EventType.RATING:
                 yield Rating(ts=ts, rating=extra / 10, **about)
             else:
-                yield _ORDERED[code](ts=ts, quantity=extra, order_id=f"order-{order}", **about)
+                yield _ORDERED[code](ts=ts, quantity=extra, order_id=f"{history}-{order}", **about)
 
 
 _PLAIN: dict[int, type[View] | type[Click] | type[AddToCart] | type[RemoveFromCart]] = {

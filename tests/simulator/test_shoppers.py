@@ -233,6 +233,14 @@ def test_a_live_rate_of_nothing_is_refused(shop: Shop) -> None:
         Shoppers(shop, 10).live(0, END)
 
 
+def test_a_later_history_of_the_same_shoppers_uses_no_session_or_order_again(shop: Shop) -> None:
+    def ids(end: int) -> set[str]:
+        log = list(Shoppers(shop, 100, seed=1).past(3, end))
+        return {str(event.session_id) for event in log} | {str(e.order_id) for e in log if isinstance(e, Purchase)}
+
+    assert not ids(END) & ids(END + 3 * DAY_MS)
+
+
 def test_tastes_drift_slowly(shop: Shop) -> None:
     shoppers = Shoppers(shop, 300, seed=1)
     before = [shoppers.affinity(user) for user in shoppers.user_ids[:50]]
