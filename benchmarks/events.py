@@ -24,7 +24,7 @@ _MIXTURE = {
 _FIRST_MS = 1_700_000_000_000
 """November 2023: past for every clock, so that no event counts as one from the future."""
 
-_CATEGORIES = [
+CATEGORIES = [
     f"{a}.{b}" for a in ("shoes", "coats", "phones", "lamps", "books") for b in ("basic", "sport", "lux", "sale")
 ]
 
@@ -42,8 +42,19 @@ def user_ids(users: int) -> list[str]:
     return [f"u{number:05d}" for number in range(users)]
 
 
+def item_id(row: int) -> str:
+    """The id of an item."""
+    return f"p{row:06d}"
+
+
 def messages(
-    count: int, *, users: int = 20_000, items: int = 10_000, partitions: int = 4, seed: int = 7
+    count: int,
+    *,
+    users: int = 20_000,
+    items: int = 10_000,
+    partitions: int = 4,
+    seed: int = 7,
+    first_ms: int = _FIRST_MS,
 ) -> Iterator[Message]:
     """`count` behaviour events of about 110 bytes in time order, keyed by user and placed by murmur2.
 
@@ -63,15 +74,25 @@ def messages(
         how = random.choice(len(kinds), size=size, p=list(_MIXTURE.values())).tolist()
         for place in range(size):
             user, item = who[place], what[place]
-            ts = _FIRST_MS + (start + place) // 2
+            ts = first_ms + (start + place) // 2
             yield Message(places[user], keys[user], _event(kinds[how[place]], ids[user], ts, item).encode())
+
+
+def one_each(users: int, *, partitions: int = 4, seed: int = 7, first_ms: int = _FIRST_MS) -> Iterator[Message]:
+    """One click of each of `users` users, in random order."""
+    random = np.random.default_rng(seed)
+    items = random.integers(0, 10_000, users).tolist()
+    for user in random.permutation(users).tolist():
+        name = f"u{user:05d}"
+        key = name.encode()
+        yield Message(partition_of(key, partitions), key, _event("click", name, first_ms, items[user]).encode())
 
 
 def _event(kind: str, user: str, ts: int, item: int) -> str:
     head = f'{{"type":"{kind}","user_id":"{user}","ts":{ts}'
     if kind == "follow":
         return f'{head},"brand":"brand{item % 200:03d}"}}'
-    body = f'{head},"item_id":"p{item:06d}","category":"{_CATEGORIES[item % 20]}"'
+    body = f'{head},"item_id":"{item_id(item)}","category":"{CATEGORIES[item % 20]}"'
     match kind:
         case "impression":
             return f'{body},"list_id":"front","position":{item % 12}}}'

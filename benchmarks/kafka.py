@@ -1,56 +1,34 @@
 """The broker of a benchmark run and what is read from it: topics, loading, committed offsets, append times."""
 
 import contextlib
-import os
-import shutil
-import signal
-import socket
-import subprocess
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from benchmarks.events import Message
 from benchmarks.processes import System
+from benchmarks.results import console
+from mmrec_stream.brokers import choose_broker
+from mmrec_stream.brokers.apache import apache_kafka, kafka_home, why_no_kafka
+from mmrec_stream.brokers.base import Broker
 from mmrec_stream.errors import UserError
-
-
-@dataclass(frozen=True)
-class Broker:
-    """A running broker."""
-
-    bootstrap: str
-    name: str
-    kafka_home: Path | None = None
-    """Apache Kafka's folder, where the broker is one of ours and its jars can serve a Java peer too."""
 
 
 @contextlib.contextmanager
 def running_broker() -> Iterator[Broker]:
-    """A broker for one benchmark: Apache Kafka from KAFKA_HOME with its data in a temporary folder.
+    """A broker for one benchmark: Apache Kafka where KAFKA_HOME names it, else the embedded one.
 
-    Every topic takes the broker's time of appending as record timestamp, so that systems are timed by one clock that
-    none of them holds.
+    Every topic of Apache Kafka takes the broker's time of appending as record timestamp, so that systems are timed by
+    one clock that none of them holds; on the embedded broker it is the producer's, on the same machine.
     """
-    home = os.environ.get("KAFKA_HOME")
-    if not home:
-        raise UserError("benchmarks are measured on Apache Kafka: set KAFKA_HOME to a folder with its libs/")
-    with tempfile.TemporaryDirectory(prefix="mmrec-bench-") as folder:
-        process, port = _start_kafka(Path(home), Path(folder))
-        try:
-            yield Broker(f"127.0.0.1:{port}", "Apache Kafka", Path(home))
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+    # Without the cleaner, quoted figures do not depend on when it happens to run.
+    properties = {"log.message.timestamp.type": "LogAppendTime", "log.cleaner.enable": "false"}
+    if kafka_home() is None:
+        console.print(f"embedded broker, as {why_no_kafka()}: these figures are not for quoting", style="yellow")
+    with choose_broker() if kafka_home() is None else apache_kafka(properties=properties) as broker:
+        yield broker
 
 
 class Cluster:
@@ -165,49 +143,3 @@ def wait_committed(cluster: Cluster, group: str, topic: str, count: int, system:
         if not system.alive() or time.monotonic() > deadline:
             raise system.failure(f"{done} of {count} events committed within {timeout:.0f} s")
         time.sleep(0.2)
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _start_kafka(home: Path, folder: Path) -> tuple["subprocess.Popen[bytes]", int]:
-    java = shutil.which("java")
-    if java is None or not (home / "libs").is_dir():
-        raise UserError(f"KAFKA_HOME={home}: needs a libs/ folder with Apache Kafka's jars, and java on the PATH")
-    port, controller = free_port(), free_port()
-    properties = folder / "server.properties"
-    properties.write_text(
-        f"process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:{controller}\n"
-        f"listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n"
-        f"advertised.listeners=PLAINTEXT://127.0.0.1:{port}\ncontroller.listener.names=CONTROLLER\n"
-        "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n"
-        f"log.dirs={folder / 'log'}\noffsets.topic.num.partitions=4\noffsets.topic.replication.factor=1\n"
-        "transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n"
-        "group.initial.rebalance.delay.ms=0\nauto.create.topics.enable=false\n"
-        "log.message.timestamp.type=LogAppendTime\n"
-        # Quoted figures must not depend on when the cleaner happens to run.
-        "log.cleaner.enable=false\n"
-    )
-    command = [java, "-Xms1g", "-Xmx1g", "-XX:+UseG1GC", "-cp", f"{home / 'libs'}/*"]
-    subprocess.run(
-        [*command, "kafka.tools.StorageTool", "format", "-t", "AAAAAAAAQACAAAAAAAAAAA", "-c", str(properties)],
-        check=True,
-        capture_output=True,
-    )
-    with (folder / "broker.log").open("wb") as log:
-        process = subprocess.Popen([*command, "kafka.Kafka", str(properties)], stdout=log, stderr=log, cwd=folder)
-    admin = AdminClient({"bootstrap.servers": f"127.0.0.1:{port}", "log_level": 0})
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if admin.list_topics(timeout=2).brokers:
-                return process, port
-        except KafkaException:
-            time.sleep(0.1)
-    process.kill()
-    raise UserError(f"Apache Kafka did not start: {(folder / 'broker.log').read_text()[-400:]}")

@@ -110,4 +110,4 @@ def peer(module: str, *arguments: object) -> list[str]:
 
 def mmrec(*arguments: str) -> list[str]:
     """The command line of the product, in this interpreter's environment."""
-    return [str(Path(sys.executable).with_name("mmrec")), *arguments]
+    return [sys.executable, "-m", "mmrec_stream", *arguments]

@@ -10,10 +10,12 @@ from typing import Annotated
 import typer
 
 from benchmarks import events
-from benchmarks.kafka import Broker, Cluster, free_port, running_broker, wait_committed
+from benchmarks.kafka import Cluster, running_broker, wait_committed
 from benchmarks.peers import kafka_streams
 from benchmarks.processes import mmrec, peer, running
 from benchmarks.results import Report, Target, console
+from mmrec_stream.brokers.apache import kafka_home
+from mmrec_stream.brokers.base import Broker, free_port
 from mmrec_stream.settings import load_settings
 from mmrec_stream.topics import changelog_topic, topic_plan
 
@@ -22,9 +24,10 @@ PARTITIONS = 4
 EVENTS = 2_000_000
 """Long enough (15 s at the target rate) that starting, warming up and the last commit are a few percent."""
 
-EVENTS_OF_SLOW = {"stock Faust": 40_000, "Quix Streams": 400_000}
-"""Peers that would take minutes over all events get about ten seconds' worth, of fewer users: what an event costs
-them depends on how long the user's list is, so the events per user are kept."""
+EVENTS_OF_SLOW = {"stock Faust": 40_000, "Quix Streams": 1_000_000}
+"""Peers that would take a minute and more over all events get fewer. Faust gets a topic of its own with fewer users, as
+what an event costs it depends on the length of the user's list; Quix reads the first half of everybody's topic, as
+what it writes depends on how many users there are."""
 
 EVENTS_PER_USER = 100
 """2,000,000 events of 20,000 users: lists of 50 are full after half of the run."""
@@ -53,9 +56,8 @@ def command(
     count, rounds = (events_count // 10, 1) if quick else (events_count, rounds)
     with running_broker() as broker, tempfile.TemporaryDirectory(prefix="mmrec-bench-") as folder:
         cluster = Cluster(broker.bootstrap)
-        java = (
-            Path(folder) if broker.kafka_home and kafka_streams.compile_job(broker.kafka_home, Path(folder)) else None
-        )
+        home = kafka_home()
+        java = Path(folder) if home and kafka_streams.compile_job(home, Path(folder)) else None
         systems = {
             name: run
             for name, run in _systems(java).items()
@@ -121,11 +123,12 @@ def _load(
     topics: dict[str, tuple[str, int]] = {}
     for name in systems:
         share = min(count, EVENTS_OF_SLOW[name] // (4 if quick else 1)) if name in EVENTS_OF_SLOW else count
-        topic = "bench.clicks" if share == count else f"bench.first-{share}"
+        topic = f"bench.first-{share}" if name == "stock Faust" else "bench.clicks"
         if not cluster.partitions(topic):
+            size = share if name == "stock Faust" else count
             cluster.create(topic, PARTITIONS)
-            with console.status(f"loading {share:,} events"):
-                cluster.load(topic, events.messages(share, users=share // EVENTS_PER_USER, partitions=PARTITIONS))
+            with console.status(f"loading {size:,} events"):
+                cluster.load(topic, events.messages(size, users=size // EVENTS_PER_USER, partitions=PARTITIONS))
         topics[name] = topic, share
     return topics
 
@@ -161,10 +164,11 @@ def _quix(run: Run) -> float:
 
 def _kafka_streams(run: Run, *, threads: int, caching: bool) -> float:
     assert run.java is not None
-    assert run.broker.kafka_home is not None
+    home = kafka_home()
+    assert home is not None
     app_id = f"kafka-streams-{threads}-{caching}-{run.number}".lower()
     job = kafka_streams.command(
-        run.broker.kafka_home, run.java, run.broker.bootstrap, run.topic, run.count,
+        home, run.java, run.broker.bootstrap, run.topic, run.count,
         threads=threads, caching=caching, app_id=app_id,
     )  # fmt: skip
     with running(job) as system:

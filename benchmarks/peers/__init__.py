@@ -9,6 +9,8 @@ import json
 import os
 import time
 
+import msgspec
+
 KEPT = 50
 """Items remembered per user: the length of the product's own ring."""
 
@@ -17,3 +19,9 @@ def milestone(name: str) -> None:
     """Tell the harness that `name` was reached at this moment."""
     # Below sys.stdout, which Faust puts its log in the place of.
     os.write(1, json.dumps({name: time.time() * 1000}).encode() + b"\n")
+
+
+def echo_of(key: bytes, topic: str, partition: int, offset: int) -> bytes:
+    """An echo's answer: it names its cause in the same fields as a recommendation list does."""
+    cause = {"topic": topic, "partition": partition, "offset": offset}
+    return msgspec.json.encode({"user_id": key.decode(), "cause": cause})

@@ -1,0 +1,158 @@
+"""From an event to its list: milliseconds beside a bare echo and a Faust echo, and how many lists a second."""
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from confluent_kafka import Producer
+
+from benchmarks import events
+from benchmarks.kafka import Cluster, running_broker
+from benchmarks.probe import Observation, Probe
+from benchmarks.processes import mmrec, peer, running
+from benchmarks.release import write_synthetic_release
+from benchmarks.results import Report, Target, console
+from benchmarks.stream import PARTITIONS, create_topics, worker_env
+from mmrec_stream.brokers.base import Broker, free_port
+from mmrec_stream.contracts.releases import encode_release
+from mmrec_stream.releases.folder import announcement
+from mmrec_stream.settings import load_settings
+from mmrec_stream.topics import Topics
+
+PREFIX = "lat."
+
+USERS = 20_000
+
+BURST_USERS = 40_000
+"""Each has one event in the burst that the lists a second are counted from: five seconds' worth at the target rate."""
+
+PLOTS = {"one alone": "alone", "1,000/s": "1000", "70% of the highest rate": "busy"}
+
+TARGETS = {("one alone", 50): 5.0, ("one alone", 99): 10.0, ("1,000/s", 50): 6.0, ("1,000/s", 99): 20.0}
+
+
+def command(
+    quick: Annotated[bool, typer.Option(help="A quarter of the time, for a look.")] = False,
+    items: Annotated[int, typer.Option(help="Items in the catalogue that is scored.")] = 10_000,
+) -> None:
+    """Latency from publishing an event to receiving the list, at 20/s, 1,000/s and 70% of the highest rate."""
+    seconds = (8.0, 4.0) if quick else (25.0, 10.0)
+    with running_broker() as broker, tempfile.TemporaryDirectory(prefix="mmrec-bench-") as folder:
+        cluster = Cluster(broker.bootstrap)
+        report = Report("latency", quick=quick, broker=broker.name, items=items, partitions=PARTITIONS)
+        with console.status("exporting a release"):
+            release = write_synthetic_release(Path(folder) / "releases", items)
+        observed: dict[tuple[str, str], Observation] = {}
+        with mmrec_worker(cluster, broker, Path(folder), release) as probe:
+            observed["one alone", "mmrec"] = probe.run(_messages(1), 20, seconds[0], settle=2)
+            observed["1,000/s", "mmrec"] = probe.run(_messages(2), 1_000, seconds[1], settle=2)
+            rate = _lists_per_second(report, probe, BURST_USERS // (4 if quick else 1))
+            observed["70% of the highest rate", "mmrec"] = probe.run(_messages(3), 0.7 * rate, seconds[1], settle=2)
+        for name, module in (("bare echo", "echo_confluent"), ("Faust echo", "echo_faust")):
+            with _echo(cluster, broker, module) as probe:
+                observed["one alone", name] = probe.run(_messages(1), 20, seconds[0], settle=2)
+                observed["1,000/s", name] = probe.run(_messages(2), 1_000, seconds[1], settle=2)
+        _record(report, observed)
+        for load in dict.fromkeys(load for load, _ in observed):
+            runs = {system: found for (at, system), found in observed.items() if at == load}
+            report.plot(f"histogram-{PLOTS[load]}", partial(_draw, load=load, runs=runs))
+        report.close()
+
+
+@contextlib.contextmanager
+def mmrec_worker(cluster: Cluster, broker: Broker, folder: Path, release: Path, **settings: str) -> Iterator[Probe]:
+    """A worker that serves `release`, and a probe around it."""
+    env = worker_env(broker, prefix=PREFIX, app_id="latency", data_dir=folder, **settings)
+    create_topics(cluster, prefix=PREFIX, app_id="latency")
+    topics = Topics.of(load_settings(prefix=PREFIX))
+    producer = Producer({"bootstrap.servers": broker.bootstrap, "log_level": 0})
+    producer.produce(topics.releases, encode_release(announcement(release)), b"default")
+    producer.flush(30)
+    with running(mmrec("worker"), env=env) as system:
+        system.logged("ready: partitions", timeout=60)
+        probe = Probe(broker.bootstrap, topics.clicks, topics.recommendations, PARTITIONS)
+        # Histories as long as a busy shop's: what a list costs depends on them.
+        probe.run(events.messages(USERS * 2, users=USERS, first_ms=_now_ms()), float("inf"), 0)
+        try:
+            yield probe
+        finally:
+            probe.close()
+
+
+@contextlib.contextmanager
+def _echo(cluster: Cluster, broker: Broker, module: str) -> Iterator[Probe]:
+    source, sink = f"{module}-in", f"{module}-out"
+    for topic in (source, sink):
+        cluster.create(topic, PARTITIONS)
+    more = [free_port()] if module == "echo_faust" else []
+    with running(peer(module, broker.bootstrap, source, sink, *more)) as system:
+        system.milestone("ready", timeout=60)
+        probe = Probe(broker.bootstrap, source, sink, PARTITIONS)
+        try:
+            yield probe
+        finally:
+            probe.close()
+
+
+def _messages(seed: int) -> Iterator[events.Message]:
+    return events.messages(10_000_000, users=USERS, seed=seed, first_ms=_now_ms())
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+def _lists_per_second(report: Report, probe: Probe, users: int) -> float:
+    """Lists a second while every user of a burst waits for one."""
+    rates = []
+    for seed in range(3):
+        seen = probe.run(events.one_each(users, seed=seed, first_ms=_now_ms()), float("inf"), 0)
+        # Between the arrivals of the first and the last hundredth: the burst's edges are not its rate.
+        low, high = len(seen.arrivals) // 100, len(seen.arrivals) * 99 // 100
+        rates.append((high - low) / (seen.arrivals[high] - seen.arrivals[low]))
+    return report.add("lists", "mmrec", rates, "users/s", target=Target(8_000), users=users).value
+
+
+def _record(report: Report, observed: dict[tuple[str, str], Observation]) -> None:
+    for (load, system), seen in observed.items():
+        for q in (50, 99):
+            limit = TARGETS.get((load, q)) if system == "mmrec" else None
+            if system == "mmrec" and q == 99 and limit is None:
+                limit = 100.0
+            target = Target(limit, at_least=False) if limit else None
+            report.add(
+                f"{load}, p{q}", system, seen.percentile(q), "ms",
+                target=target, events=len(seen.latencies), unanswered=seen.unanswered,
+            )  # fmt: skip
+        for step, values in seen.steps.items():
+            report.add(f"{load}, until {step}, p50", system, float(np.median(values)), "ms")
+    for load, system in observed:
+        if system != "mmrec":
+            for q in (50, 99):
+                ratio = observed[load, "mmrec"].percentile(q) / observed[load, system].percentile(q)
+                report.add(f"{load}, p{q}, ratio", f"mmrec / {system}", ratio, "×")
+
+
+def _draw(axes: Any, load: str, runs: dict[str, Observation]) -> None:
+    edges = np.geomspace(0.3, max(50.0, *(seen.percentile(99.9) for seen in runs.values())), 60)
+    for system, seen in runs.items():
+        ours = system == "mmrec"
+        values = np.clip(seen.latencies, edges[0], edges[-1])
+        axes.hist(
+            values,
+            edges,
+            weights=np.full(len(values), 100 / len(values)),
+            histtype="stepfilled" if ours else "step",
+            alpha=0.6 if ours else 1.0,
+            label=f"{system}: p50 {seen.percentile(50):.1f}, p99 {seen.percentile(99):.1f} ms",
+        )
+    axes.set_xscale("log")
+    axes.set_xlabel(f"ms from event published to list received ({load})")
+    axes.set_ylabel("% of events")
+    axes.legend(frameon=False)

@@ -1,0 +1,124 @@
+"""A release of any size with an untrained model: what serving costs does not depend on how good the model is."""
+
+import time
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.events import CATEGORIES, item_id
+from mmrec_stream.contracts.catalogue import CatalogueItem
+from mmrec_stream.ranking.content import VOCABULARY_NAMES, Vocabularies, content_of
+from mmrec_stream.ranking.scorer import OUTPUTS
+from mmrec_stream.releases import folder
+from mmrec_stream.releases.manifest import AlphaBucket, Dimensions, Manifest, TrainingData
+from mmrec_stream.releases.store import new_version
+from model_export.config import ModelConfig
+from model_export.export import (
+    OPSET,
+    Arrays,
+    export_item_encoder,
+    export_ranker,
+    random_inputs,
+    serialize,
+    signature,
+)
+from model_export.items import ContentEncoder, ItemModel
+from model_export.ranker import Ranker
+from model_export.release import npy_bytes, npz_bytes
+from model_export.users import UserModel
+
+
+def ranker_graph(config: ModelConfig) -> tuple[Ranker, onnx.ModelProto]:
+    """The product's ranker, untrained, and its exported graph, which serves any number of items."""
+    torch.manual_seed(0)
+    ranker = Ranker(UserModel(config, len(CATEGORIES), len(CATEGORIES)), config)
+    return ranker, export_ranker(ranker, config.dim, config.neighbours)
+
+
+def item_table(items: int, config: ModelConfig) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]:
+    """Random vectors, neighbours, and their weights, falling as counted ones do."""
+    random = np.random.default_rng(0)
+    vectors = random.standard_normal((items, config.dim), dtype=np.float32) * 0.3
+    neighbours = random.integers(0, items, (items, config.neighbours), dtype=np.int32)
+    weights = 1.0 / np.arange(1, config.neighbours + 1, dtype=np.float32)
+    return vectors, neighbours, np.tile(weights / weights.sum(), (items, 1))
+
+
+def write_synthetic_release(store: Path, items: int) -> Path:
+    """Write a release of `items` items, whose ids are those of the benchmark's events; returns its folder."""
+    config = ModelConfig()
+    ranker, graph = ranker_graph(config)
+    ranker_bytes = serialize(graph)
+    vectors, neighbours, weights = item_table(items, config)
+    empty: list[str] = []
+    vocabularies = dict.fromkeys(VOCABULARY_NAMES, empty) | {"categories": CATEGORIES, "brands": CATEGORIES}
+    sizes = {name: len(labels) for name, labels in vocabularies.items()}
+    model = ItemModel(("attributes", "id"), config.dim, config.fusion, torch.ones(items, dtype=torch.bool), sizes)
+    content = content_of(
+        [
+            CatalogueItem(item_id=item_id(row), category=CATEGORIES[row % len(CATEGORIES)], price=9.9)
+            for row in range(64)
+        ],
+        Vocabularies.of(vocabularies),
+        0,
+        {},
+    )
+    encoder = export_item_encoder(ContentEncoder(model), content)
+    encoder_bytes = serialize(encoder)
+
+    users = random_inputs(
+        np.random.default_rng(1), (4, config.history, items, 3), config.dim, config.neighbours, ranker
+    )
+    table: Arrays = {
+        "item_vectors": vectors,
+        "neighbours": neighbours,
+        "neighbour_weights": weights,
+        "available": np.ones(items, dtype=bool),
+    }
+    users = {name: array for name, array in users.items() if name not in table} | {"k": np.array([10])}
+    feed = {name: array[:4] for name, array in content.feed().items() if name in ContentEncoder(model).inputs}
+    golden: Arrays = {}
+    for prefix, model_bytes, names, own, inputs in (
+        ("ranker", ranker_bytes, OUTPUTS, users, users | table),
+        ("item_encoder", encoder_bytes, ("vectors",), feed, feed),
+    ):
+        session = ort.InferenceSession(model_bytes, providers=["CPUExecutionProvider"])
+        golden |= {f"{prefix}/in/{name}": array for name, array in own.items()}
+        found = session.run(list(names), inputs)
+        golden |= {f"{prefix}/out/{name}": array for name, array in zip(names, found, strict=True)}
+
+    created = int(time.time() * 1000)
+    manifest = Manifest(
+        version=new_version(created),
+        created=created,
+        files={},
+        dimensions=Dimensions(vector=config.dim, items=items, neighbours=config.neighbours, history=config.history),
+        fusion=config.fusion,
+        encoders={"attributes": "attributes", "id": "id"},
+        user_encoder=config.user_encoder,
+        alpha=[AlphaBucket(min_history=0, alpha=0.5)],
+        data=TrainingData(events=1, users=1, items=items, first=created, last=created),
+        opset=OPSET,
+        graphs={"item_encoder": signature(encoder), "ranker": signature(graph)},
+    )
+    path = store / manifest.version
+    folder.write_release(
+        path,
+        {
+            folder.RANKER: ranker_bytes,
+            folder.ITEM_ENCODER: encoder_bytes,
+            folder.ITEM_VECTORS: npy_bytes(vectors),
+            folder.NEIGHBOURS: npy_bytes(neighbours),
+            folder.NEIGHBOUR_WEIGHTS: npy_bytes(weights),
+            folder.ITEMS: msgspec.json.encode([item_id(row) for row in range(items)]),
+            folder.VOCABULARIES: msgspec.json.encode(vocabularies),
+            folder.GOLDEN: npz_bytes(golden),
+        },
+        manifest,
+    )
+    return path
