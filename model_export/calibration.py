@@ -64,7 +64,7 @@ def calibrate(
         return AssociationSettings()
     content = content_weights(vectors, config.neighbours)
     few = np.arange(min(len(cases), max(1, CASES_TIMES_ITEMS // max(len(vectors), 1))))
-    cases, features = cases.where(few), _first(features, len(few))
+    cases, features = cases.where(few), features.part(slice(len(few)))
     batches = list(request_batches(features))
 
     def p_item_quality(settings: AssociationSettings) -> float:
@@ -89,10 +89,6 @@ def calibrate(
 
 def _with(settings: AssociationSettings, name: str, value: float) -> AssociationSettings:
     return replace(settings, **{name: value})
-
-
-def _first(features: Features, count: int) -> Features:
-    return Features(*(getattr(features, name)[:count] for name in Request._fields))
 
 
 def _p_item(ranker: Ranker, batches: list[Request], table: Table) -> NDArray[np.float32]:

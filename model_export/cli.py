@@ -1,33 +1,136 @@
 """`mmrec train`: from events and a catalogue to a release, once or on a schedule."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mmrec_stream.settings import load_settings
+from mmrec_stream.errors import UserError
+from mmrec_stream.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mmrec_stream.evaluation.dataset import Dataset
+    from model_export.config import ModelConfig
 
 
 def train(
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder with events.jsonl and catalogue.jsonl, as `mmrec simulate --out` writes."),
+        typer.Option(metavar="DIR", help="Folder with events.jsonl and catalogue.jsonl (`mmrec simulate --out`)."),
     ] = None,
-    source: Annotated[Literal["kafka"] | None, typer.Option("--from", help="Read the topics up to their end.")] = None,
+    source: Annotated[
+        Literal["kafka"] | None, typer.Option("--from", help="Read the topics up to their end instead of a folder.")
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Where releases are kept. Default: releases in MMREC_DATA_DIR.")
+        Path | None, typer.Option(metavar="DIR", help="Where releases are kept. Default: MMREC_DATA_DIR/releases.")
     ] = None,
+    every: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Train again and again, such as every 15m, as events come in.")
+    ] = None,
+    announce: Annotated[
+        bool | None,
+        typer.Option(help="Tell the workers on the releases topic. Default: with --from kafka only."),
+    ] = None,
+    encoders: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Comma-separated: id, attributes, lstm, cnn, precomputed:COLUMN. Default: all the data can feed.",
+        ),
+    ] = None,
+    fusion: Annotated[
+        Literal["weighted", "concat", "attention"], typer.Option(help="How the modalities become one vector.")
+    ] = "weighted",
+    user_encoder: Annotated[Literal["gru", "attention"], typer.Option(help="How a history becomes a vector.")] = "gru",
+    dim: Annotated[int, typer.Option(min=8, max=512, help="Width of the vectors.")] = 64,
     epochs: Annotated[int, typer.Option(min=1, help="Most passes over the data; training stops early by itself.")] = 30,
     minutes: Annotated[float | None, typer.Option(min=0, help="Most minutes of passes.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed and data give the same model.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed, data and machine give the same model.")] = 0,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to train.")] = "auto",
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: as many as there are cores.")] = 0,
+    bootstrap: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Kafka. Default: MMREC_BOOTSTRAP.")] = None,
 ) -> None:
-    """Train the hybrid model and write it as a release that workers can load.
+    """Train the hybrid model, write it as a release, and tell the workers.
 
-    Example: `mmrec simulate --days-before 14 --rate 0 --out log && mmrec train --data log --minutes 1`
+    A release that is worse than the current one on the newest events is thrown away. What it learns: which item comes
+    next, from text, pictures, attributes and behaviour.
+
+    Examples: `mmrec train --from kafka --every 15m` keeps a running shop fresh;
+    `mmrec simulate --days-before 14 --rate 0 --out log && mmrec train --data log --minutes 1` needs no broker.
     """
-    from model_export.config import ModelConfig
-    from model_export.rounds import train_once
+    import torch
+    from rich.console import Console
 
-    settings = load_settings()
-    config = ModelConfig(epochs=epochs, minutes=minutes, seed=seed)
-    train_once(settings, data if source is None else None, out or settings.releases_dir, config)
+    from model_export.config import ModelConfig
+    from model_export.rounds import interval_seconds, keep_training
+
+    if (data is None) == (source is None):
+        raise UserError("say where the data is: --data DIR, or --from kafka")
+    settings = load_settings(bootstrap=bootstrap)
+    if threads:
+        torch.set_num_threads(threads)
+    config = ModelConfig(
+        dim=dim,
+        encoders=tuple(name.strip() for name in encoders.split(",") if name.strip()) if encoders else (),
+        fusion=fusion,
+        user_encoder=user_encoder,
+        epochs=epochs,
+        minutes=minutes,
+        seed=seed,
+        device=device,
+    )
+    store = out or settings.releases_dir
+    announced = source is not None if announce is None else announce
+    console = Console(stderr=True)
+
+    def one_round(dataset: "Dataset") -> None:
+        _round(console, settings, dataset, store, config, threads, announced=announced)
+
+    if every is None:
+        one_round(_read(console, settings, data))
+        return
+    try:
+        keep_training(lambda: _read(console, settings, data), one_round, console.print, interval_seconds(every))
+    except KeyboardInterrupt:
+        console.print("stopped")
+
+
+def _read(console: "Console", settings: Settings, data: Path | None) -> "Dataset":
+    from model_export.data import read_folder, read_topics
+
+    with console.status("reading events") as status:
+        if data is not None:
+            dataset = read_folder(data)
+        else:
+            dataset = read_topics(settings, lambda events: status.update(f"reading events: {events:,}"))
+    log = dataset.interactions
+    console.print(f"{len(log):,} events of {dataset.users:,} users on {dataset.items:,} items")
+    return dataset
+
+
+def _round(
+    console: "Console",
+    settings: Settings,
+    dataset: "Dataset",
+    store: Path,
+    config: "ModelConfig",
+    threads: int,
+    *,
+    announced: bool,
+) -> None:
+    from mmrec_stream.releases import verify_release
+    from model_export.rounds import announce, train_round
+    from model_export.terminal import TrainingBar, release_summary
+
+    with TrainingBar(console) as bar:
+        done = train_round(dataset, store, config, progress=bar.update, threads=threads)
+    if done.path is None:
+        raise UserError(f"the new model is thrown away, as it is worse: {done.verdict.reason}")
+    console.print(release_summary(verify_release(done.path)))
+    console.print(f"{done.verdict.reason}; {done.seconds:.0f} s in all")
+    if announced:
+        announce(settings, done.path)
+        console.print(f"announced to {settings.bootstrap}")
+    typer.echo(done.path)

@@ -221,6 +221,8 @@ class _Positional(nn.Module):
 def _open_k(model: onnx.ModelProto) -> None:
     """Make the number of places of the one TopK an input of the graph."""
     (topk,) = (node for node in model.graph.node if node.op_type == "TopK")
+    (placeholder,) = (value for value in model.graph.initializer if value.name == topk.input[1])
+    model.graph.initializer.remove(placeholder)
     topk.input[1] = "k"
     model.graph.input.append(onnx.helper.make_tensor_value_info("k", TensorProto.INT64, [1]))
 

@@ -1,65 +1,175 @@
-"""One round of training, from data to a release, with its progress on the terminal."""
+"""Rounds of training: data in, a judged release out, announced only if it is no worse than the current one."""
 
+import re
+import shutil
 import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bar
+import numpy as np
 
-from mmrec_stream.evaluation.splits import global_time
+from mmrec_stream.contracts.behaviour import EventType
+from mmrec_stream.contracts.releases import encode_release
+from mmrec_stream.errors import UserError
+from mmrec_stream.evaluation.dataset import Dataset
+from mmrec_stream.evaluation.splits import Cases, Split, next_clicks
+from mmrec_stream.kafka.clients import BatchProducer
+from mmrec_stream.ranking.scorer import Scorer
+from mmrec_stream.releases import announcement, new_version, newest_release, prune_releases
 from mmrec_stream.settings import Settings
+from mmrec_stream.topics import Topics
 from model_export.config import ModelConfig
-from model_export.data import read_folder, read_topics
+from model_export.gate import Verdict, judge_release, verdict
 from model_export.release import build_release
+from model_export.sequences import TARGET_TYPES
 from model_export.training import Progress, fit
 
+MODEL_KEY = b"hybrid"
+"""Key of the announcements: the model's name. The newest value of a key counts."""
 
-def train_once(settings: Settings, data: Path | None, store: Path, config: ModelConfig) -> Path:
-    """Read, train, export; the release's folder."""
-    console = Console(stderr=True)
-    dataset = read_folder(data) if data else read_topics(settings)
-    console.print(f"{len(dataset.interactions):,} events, {dataset.users:,} users, {dataset.items:,} items")
-    split = global_time(dataset)
-    with TrainingBar(console) as bar:
-        model = fit(dataset, split, config, progress=bar.update)
-    path = build_release(model, store, int(time.time() * 1000))
-    console.print(path, model.report)
-    return path
+VALIDATION_CASES = 2_000
+"""Newest cases held out of training to tune and judge on: enough for a standard error of .005 in NDCG."""
+
+VALIDATION_SHARE = 0.1
+"""Most of the events that are held out, for small logs."""
+
+KEPT_RELEASES = 5
+"""Releases that stay on disk: the one that serves, one that a slow worker still loads, and some to go back to."""
 
 
-class TrainingBar:
-    """Loss, validation metric, speed and time left, as a bar."""
+@dataclass(frozen=True)
+class Round:
+    """What a round came to: a release, or why there is none."""
 
-    def __init__(self, console: Console) -> None:
-        self._bar = Bar(
-            TextColumn("pass {task.fields[epoch]}"),
-            BarColumn(),
-            TextColumn(
-                "loss {task.fields[loss]:.3f}  ndcg@10 {task.fields[metric]:.4f}  {task.fields[speed]:,.0f} events/s"
-            ),
-            TimeElapsedColumn(),
-            TextColumn("at most {task.fields[left]:,.0f} s left"),
-            console=console,
-        )
-        self._task = self._bar.add_task("", total=None, epoch=0, loss=0.0, metric=0.0, speed=0.0, left=0.0)
+    path: Path | None
+    verdict: Verdict
+    events: int
+    seconds: float
 
-    def __enter__(self) -> "TrainingBar":
-        self._bar.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+def release_split(dataset: Dataset) -> Split:
+    """What a release learns from, and the newest events, which it is tuned and judged on as they came.
 
-    def update(self, progress: Progress) -> None:
-        """Show where training is."""
-        self._bar.update(
-            self._task,
-            total=progress.epochs * progress.steps,
-            completed=(progress.epoch - 1) * progress.steps + progress.step,
-            epoch=progress.epoch,
-            loss=progress.loss,
-            metric=progress.metric,
-            speed=progress.events_per_s,
-            left=progress.seconds_left,
-        )
+    A case is one event: the user's history right before it, and the item, which must be new to the user. There is no
+    test set: that is what `mmrec evaluate` is for.
+
+    Raises:
+        UserError: The log is too short.
+    """
+    log = dataset.interactions.where(dataset.interactions.types != EventType.IMPRESSION)
+    cases = next_clicks(log, dataset.users)
+    rows = cases.ends
+    pairs = log.users.astype(np.int64) << 32 | log.items
+    first = np.zeros(len(log), dtype=bool)
+    first[np.unique(pairs, return_index=True)[1]] = True
+    wanted = np.flatnonzero(first[rows] & np.isin(log.types[rows], np.array(TARGET_TYPES)))
+    most = min(VALIDATION_CASES, int(len(log) * VALIDATION_SHARE))
+    newest = wanted[np.argsort(cases.times[wanted], kind="stable")][-most:] if most else wanted[:0]
+    if not len(newest):
+        raise UserError(f"{dataset.name}: {len(log)} events are too few to train on; wait for more, or simulate some")
+    chosen: Cases = cases.where(np.sort(newest))
+    train = log.where(log.times < chosen.times.min())
+    return Split(train=train, validation=chosen, test=chosen.where(np.arange(0)))
+
+
+def train_round(
+    dataset: Dataset,
+    store: Path,
+    config: ModelConfig,
+    *,
+    progress: Callable[[Progress], None] | None = None,
+    threads: int = 0,
+) -> Round:
+    """Train, export, judge, and put the release into the store if the gate lets it pass.
+
+    Raises:
+        UserError: There is too little data, or the export does not hold what the model promises.
+    """
+    began = time.monotonic()
+    split = release_split(dataset)
+    model = fit(dataset, split, config, progress=progress)
+    created = int(time.time() * 1000)
+    version = new_version(created)
+    # Built under a hidden name: nobody takes a candidate for a release before it is judged.
+    candidate = build_release(model, store / ".candidates", created, version)
+    try:
+        current = newest_release(store)
+        judged = judge_release(Scorer.load(candidate, provider="cpu", threads=threads), dataset, split.validation)
+        before = None
+        if current is not None:
+            before = judge_release(Scorer.load(current, provider="cpu", threads=threads), dataset, split.validation)
+        said = verdict(judged, before)
+        path = store / version if said.accepted else None
+        if path is not None:
+            candidate.rename(path)
+            prune_releases(store, KEPT_RELEASES)
+        return Round(path, said, len(dataset.interactions), time.monotonic() - began)
+    finally:
+        shutil.rmtree(store / ".candidates", ignore_errors=True)
+
+
+def announce(settings: Settings, path: Path) -> None:
+    """Tell the workers of a release, and wait until the broker has it.
+
+    Raises:
+        UserError: The release does not verify, or the broker does not take the announcement.
+    """
+    message = announcement(path)
+    with BatchProducer(settings, idempotent=False) as producer:
+        producer.send(Topics.of(settings).releases, encode_release(message), key=MODEL_KEY)
+        producer.flush()
+
+
+def interval_seconds(text: str) -> float:
+    """The seconds of `90s`, `15m`, `2h`.
+
+    Raises:
+        UserError: It is none of these.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
+    if match is None or float(match[1]) <= 0:
+        raise UserError(f"--every {text}: give a number and a unit, such as 90s, 15m or 2h")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def keep_training(
+    read: Callable[[], Dataset],
+    one_round: Callable[[Dataset], None],
+    report: Callable[[str], None],
+    every_s: float,
+    *,
+    rounds: int | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """A round every `every_s` seconds, from start to start, as long as there are events that the last one lacked.
+
+    A round that fails is reported and leaves everything as it was; the next one is tried in its time.
+
+    Args:
+        read: Gives all data up to now.
+        one_round: Trains on it.
+        report: Takes a readable line.
+        every_s: Seconds.
+        rounds: How many; without end if None.
+        sleep: Waits for seconds.
+    """
+    seen = -1
+    done = 0
+    while rounds is None or done < rounds:
+        began = time.monotonic()
+        try:
+            dataset = read()
+            if len(dataset.interactions) == seen:
+                report("no new events since the last round")
+            else:
+                one_round(dataset)
+                seen = len(dataset.interactions)
+        except UserError as error:
+            report(f"this round made no release: {error}")
+        except Exception:
+            report(f"this round made no release:\n{traceback.format_exc()}")
+        done += 1
+        if rounds is None or done < rounds:
+            sleep(max(0.0, began + every_s - time.monotonic()))

@@ -1,6 +1,6 @@
 """What goes into the ranker for a batch of users, and the lists that come out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,10 @@ class Features:
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    def part(self, users: slice) -> "Features":
+        """Some of the users."""
+        return Features(*(getattr(self, field.name)[users] for field in fields(self)))
 
 
 @dataclass(frozen=True, slots=True)
