@@ -1,0 +1,68 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmrec_stream.contracts.behaviour import Click, EventType, Follow, Purchase
+from mmrec_stream.contracts.catalogue import CatalogueItem
+from mmrec_stream.errors import UserError
+from mmrec_stream.evaluation.dataset import Dataset, Interactions, from_events, read_sequences
+
+T = 1_600_000_000_000
+
+
+def test_interactions_are_sorted_by_user_then_time_then_arrival() -> None:
+    log = Interactions.of(np.array([1, 0, 0, 0]), np.array([9, 5, 6, 4]), np.array([3, 7, 7, 2]))
+    assert log.users.tolist() == [0, 0, 0, 1]
+    assert log.items.tolist() == [4, 5, 6, 9]
+    assert log.positions().tolist() == [0, 1, 2, 0]
+    assert log.offsets(3).tolist() == [0, 3, 4, 4]
+    assert set(log.types.tolist()) == {EventType.CLICK}
+
+
+def test_a_sequence_file_keeps_ids_and_order(tmp_path: Path) -> None:
+    path = tmp_path / "mine.txt"
+    path.write_text("anna x y z\n\nbob z x\n", encoding="utf-8")
+    dataset = read_sequences(path)
+    assert list(dataset.user_ids) == ["anna", "bob"]
+    named = [dataset.item_ids[item] for item in dataset.interactions.items]
+    assert named == ["x", "y", "z", "z", "x"]
+    assert not dataset.timed
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("anna\n", "line 1: user anna has no items"),
+        ("a x\na y\n", "line 2: user a has a line already"),
+        ("\n", "no seq"),
+    ],
+)
+def test_a_wrong_sequence_file_is_refused_with_its_place(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "wrong.txt"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=says):
+        read_sequences(path)
+
+
+def test_events_become_interactions_edges_and_catalogue_entries() -> None:
+    events = [
+        Purchase(user_id="anna", ts=T + 5, item_id="b", category="shoes", price=9.0),
+        Click(user_id="anna", ts=T, item_id="a"),
+        Follow(user_id="anna", ts=T, followed_user_id="bob"),
+        Follow(user_id="anna", ts=T, brand="acme"),
+    ]
+    dataset = from_events("shop", events, [CatalogueItem(item_id="a", title="A thing")])
+    assert [dataset.item_ids[i] for i in dataset.interactions.items] == ["a", "b"]
+    assert dataset.interactions.types.tolist() == [EventType.CLICK, EventType.PURCHASE]
+    assert dataset.catalogue is not None
+    assert [item.title for item in dataset.catalogue] == ["A thing", ""]
+    assert dataset.catalogue[1].category == "shoes"
+    assert dataset.social is not None
+    assert [[dataset.user_ids[user] for user in edge] for edge in dataset.social] == [["anna", "bob"]]
+
+
+def test_features_must_have_a_row_an_item() -> None:
+    log = Interactions.of(np.array([0]), np.array([0]), np.array([T]))
+    with pytest.raises(UserError, match="feature text has 2 rows for 1 items"):
+        Dataset("shop", log, ["u"], ["i"], features={"text": np.zeros((2, 3), np.float32)})

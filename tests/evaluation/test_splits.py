@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmrec_stream.errors import UserError
+from mmrec_stream.evaluation.dataset import Dataset, Interactions
+from mmrec_stream.evaluation.splits import Ragged, Split, global_time, last_basket, leave_one_out, next_clicks, split_of
+from tests.evaluation.shops import DAY, START, chain_shop
+
+events = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 7), st.integers(0, 9)), min_size=1, max_size=80)
+
+
+def _dataset(rows: list[tuple[int, int, int]]) -> Dataset:
+    columns = np.array(rows).T
+    log = Interactions.of(columns[0], columns[1], START + DAY * columns[2])
+    return Dataset("any", log, [str(user) for user in range(6)], [str(item) for item in range(8)])
+
+
+def _pairs(log: Interactions) -> list[tuple[int, int, int]]:
+    return sorted(zip(log.users.tolist(), log.items.tolist(), log.times.tolist(), strict=True))
+
+
+@given(events)
+def test_leave_one_out_holds_the_last_two_back(rows: list[tuple[int, int, int]]) -> None:
+    dataset = _dataset(rows)
+    split = leave_one_out(dataset)
+    log, offsets = dataset.interactions, dataset.interactions.offsets(6)
+    for case, user in enumerate(split.test.users):
+        mine = log.items[offsets[user] : offsets[user + 1]]
+        assert split.test.targets[case].tolist() == [mine[-1]]
+        assert split.test.history(case).tolist() == mine[:-1].tolist()
+        assert split.validation.targets[case].tolist() == [mine[-2]]
+        assert split.validation.history(case).tolist() == mine[:-2].tolist()
+        assert split.train.items[split.train.users == user].tolist() == mine[:-2].tolist()
+    assert len(split.train) == len(log) - 2 * len(split.test)
+
+
+@given(events)
+def test_the_last_basket_is_new_to_its_user_and_to_training(rows: list[tuple[int, int, int]]) -> None:
+    dataset = _dataset(rows)
+    split = last_basket(dataset)
+    days = dataset.interactions.times // DAY
+    for case, user in enumerate(split.test.users):
+        mine = dataset.interactions.users == user
+        last = days[mine].max()
+        bought = set(dataset.interactions.items[mine & (days == last)].tolist())
+        had = set(dataset.interactions.items[mine & (days < last)].tolist())
+        assert set(split.test.targets[case].tolist()) == bought - had
+        assert set(split.test.history(case).tolist()) == had
+        assert split.refit is not None
+        assert not ((split.refit.users == user) & (split.refit.times // DAY == last)).any()
+
+
+def test_a_time_split_learns_from_nothing_after_its_cuts() -> None:
+    split = global_time(chain_shop())
+    assert split.refit is not None
+    assert split.train.times.max() < split.validation.times.min()
+    assert split.refit.times.max() < split.test.times.min()
+    for cases in (split.validation, split.test):
+        for case in range(len(cases)):
+            assert cases.log.times[cases.ends[case] - 1] < cases.times[case]
+
+
+def test_a_log_that_is_too_short_for_a_time_split_says_so() -> None:
+    with pytest.raises(UserError, match="use leave-one-out"):
+        global_time(_dataset([(0, 1, 1), (0, 2, 2)]))
+
+
+def test_a_log_without_a_clock_is_split_by_order() -> None:
+    shop = chain_shop()
+    untimed = Dataset("untimed", shop.interactions, shop.user_ids, shop.item_ids, timed=False)
+    assert _targets(split_of(untimed, "time")) == _targets(leave_one_out(untimed))
+    assert _targets(split_of(shop, "last-basket")) == _targets(last_basket(shop))
+
+
+def test_every_click_but_the_first_is_a_case() -> None:
+    log = Interactions.of(np.array([0, 0, 0, 1]), np.array([3, 4, 3, 5]), np.array([1, 2, 3, 1]))
+    cases = next_clicks(log, users=2)
+    assert [(cases.history(i).tolist(), cases.targets[i].tolist()) for i in range(len(cases))] == [
+        ([3], [4]),
+        ([3, 4], [3]),
+    ]
+
+
+@given(st.lists(st.lists(st.integers(0, 9), max_size=4), max_size=6), st.data())
+def test_ragged_lists_are_chosen_as_lists_are(lists: list[list[int]], data: st.DataObject) -> None:
+    ragged = Ragged.of([np.array(each, dtype=np.int64) for each in lists])
+    keep = data.draw(st.lists(st.integers(0, len(lists) - 1), max_size=6)) if lists else []
+    chosen = ragged.where(np.array(keep, dtype=np.int64))
+    assert [chosen[i].tolist() for i in range(len(chosen))] == [lists[i] for i in keep]
+
+
+def _targets(split: Split) -> list[int]:
+    return split.test.targets.values.tolist()
