@@ -73,6 +73,9 @@ LAUNCH_EVERY_MS = 15 * SECOND_MS
 WARM_UP_MS = 10 * 60 * SECOND_MS
 """Sessions under way when the live stream begins started up to this long before: nearly all end sooner."""
 
+FIRST_GUESS = (4700.0, 500.0)
+"""Events and sessions counted before there are any: what most seeds come to within a tenth."""
+
 LIVE_SPAN_MS = 5 * SECOND_MS
 """Live sessions are generated for this much time ahead: often enough for a drawn rate to feel even."""
 
@@ -167,7 +170,7 @@ class Shoppers:
         self._announced = shop.tranche == 0
         self._history: str | None = None
         self._sessions = self._orders = 0
-        self._events_per_session = 12.0
+        self._counted = np.array(FIRST_GUESS)
         self._drifted: int | None = None
         self._pending = _Columns.empty()
         by_category = np.argsort(shop.category, kind="stable")
@@ -337,12 +340,17 @@ class Shoppers:
             yield from self._span(begin, end, rate * busy)
 
     def _live(self, rate: float, start_ms: int) -> Iterator[BehaviourEvent]:
-        self._generate(start_ms - WARM_UP_MS, start_ms, rate / SECOND_MS / self._events_per_session)
+        self._generate(start_ms - WARM_UP_MS, start_ms, self._sessions_for(rate))
         self._pending = self._pending.pick(self._pending.ts >= start_ms)
         begin = start_ms
         while True:
-            yield from self._span(begin, begin + LIVE_SPAN_MS, rate / SECOND_MS / self._events_per_session)
+            yield from self._span(begin, begin + LIVE_SPAN_MS, self._sessions_for(rate))
             begin += LIVE_SPAN_MS
+
+    def _sessions_for(self, rate: float) -> float:
+        """Sessions a millisecond that make `rate` events a second, going by those so far."""
+        events, sessions = self._counted
+        return float(rate / SECOND_MS * sessions / events)
 
     def _span(self, begin: int, end: int, sessions_per_ms: float) -> Iterator[BehaviourEvent]:
         self._generate(begin, end, sessions_per_ms)
@@ -397,7 +405,7 @@ class Shoppers:
         self._last_seen[users] = item
         self._check_out(parts, np.concatenate(cart_session), np.concatenate(cart_item), clock, users, number)
         self._follow(parts, clock, users, number)
-        self._events_per_session = 0.5 * self._events_per_session + 0.5 * sum(len(p.ts) for p in parts) / sessions
+        self._counted += (sum(len(part.ts) for part in parts), sessions)
         self._pending = _Columns.join([self._pending, *parts])
 
     def _act(

@@ -212,7 +212,7 @@ def test_live_goes_on_where_the_past_stopped_at_the_rate_asked_for(shop: Shop) -
     past = list(shoppers.past(2, END))
     live = list(takewhile(lambda event: event.ts < END + 120_000, shoppers.live(80, END)))
     assert all(a.ts <= b.ts for a, b in pairwise([*past, *live]))
-    assert len(live) == pytest.approx(80 * 120, rel=0.2)
+    assert len(live) == pytest.approx(80 * 120, rel=0.1)
     first_ten_seconds = sum(event.ts < END + 10_000 for event in live)
     assert first_ten_seconds == pytest.approx(800, rel=0.3)
 
