@@ -39,7 +39,11 @@ def main() -> None:
 
 from mmrec_stream.cli.audit import audit  # noqa: E402
 from mmrec_stream.cli.broker import broker  # noqa: E402
+from mmrec_stream.cli.demo import demo  # noqa: E402
+from mmrec_stream.cli.doctor import doctor  # noqa: E402
 from mmrec_stream.cli.profile import profile  # noqa: E402
+from mmrec_stream.cli.redrive import redrive  # noqa: E402
+from mmrec_stream.cli.repartition import repartition  # noqa: E402
 from mmrec_stream.cli.replay import replay  # noqa: E402
 from mmrec_stream.cli.schemas import schemas  # noqa: E402
 from mmrec_stream.cli.send import send  # noqa: E402
@@ -49,7 +53,11 @@ from mmrec_stream.cli.topics import topics  # noqa: E402
 
 app.command()(audit)
 app.command()(broker)
+app.command()(demo)
+app.command()(doctor)
 app.command()(profile)
+app.command()(redrive)
+app.command()(repartition)
 app.command()(replay)
 app.command()(schemas)
 app.command()(send)

@@ -36,7 +36,7 @@ FETCH_BYTES = 8 * 1024 * 1024
 QUEUE_KBYTES = 128 * 1024
 """What is fetched ahead, in memory: half a second at 200,000 profiles a second."""
 
-_PASSING = frozenset(
+PASSING = frozenset(
     {
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.LEADER_NOT_AVAILABLE,
@@ -109,7 +109,7 @@ def read_batches(
         open_partitions = set(ends)
         deadline = monotonic() + STALL_S
         while open_partitions:
-            received = _receive(consumer, batch)
+            received = receive(consumer, batch)
             if not received:
                 if monotonic() > deadline:
                     raise UserError(f"{topic}: nothing came from {settings.bootstrap} for {STALL_S:.0f} s")
@@ -129,7 +129,7 @@ def read_batches(
                 elif error.code() == KafkaError._PARTITION_EOF:
                     # The end, also where the last offsets hold no record for us (transaction markers).
                     finished.add(partition)
-                elif error.code() not in _PASSING:
+                elif error.code() not in PASSING:
                     raise KafkaException(error)
             if closed := finished & open_partitions:
                 open_partitions -= closed
@@ -159,7 +159,8 @@ def follow(settings: Settings, starts: Mapping[str, Mapping[int, int]]) -> Itera
         starts: start offset by topic and partition.
 
     Yields:
-        What has arrived; never empty, no message in it is an error.
+        What has arrived, no message in it an error; empty after a quarter of a second in which nothing did, so that
+        the caller can look at a clock.
 
     Raises:
         KafkaException: the broker refused a fetch for good.
@@ -170,13 +171,12 @@ def follow(settings: Settings, starts: Mapping[str, Mapping[int, int]]) -> Itera
         )
         while True:
             messages = []
-            for message in _receive(consumer, BATCH):
+            for message in receive(consumer, BATCH):
                 if message.error() is None:
                     messages.append(message)
-                elif message.error().code() not in _PASSING:
+                elif message.error().code() not in PASSING:
                     raise KafkaException(message.error())
-            if messages:
-                yield messages
+            yield messages
 
 
 def tails(span: Mapping[int, Span], records: int) -> dict[int, int]:
@@ -199,7 +199,7 @@ def _open(settings: Settings, **extra: object) -> Consumer:
     )
 
 
-def _receive(consumer: Consumer, batch: int) -> list[Message]:
+def receive(consumer: Consumer, batch: int) -> list[Message]:
     """What has arrived, waiting only for the first: `consume` alone waits until a batch is full."""
     first = consumer.poll(0.25)
     if first is None:
@@ -265,7 +265,7 @@ def _listed(consumer: Consumer, partition: TopicPartition) -> tuple[int, int]:
             low, high = consumer.get_watermark_offsets(partition, timeout=STALL_S)
             return low, high
         except KafkaException as error:
-            if error.args[0].code() not in _PASSING or monotonic() > deadline:
+            if error.args[0].code() not in PASSING or monotonic() > deadline:
                 raise
         consumer.poll(0.05)
 
@@ -279,10 +279,10 @@ def _fetched_ends(consumer: Consumer, assignment: list[TopicPartition]) -> dict[
         if monotonic() > deadline:
             topic, left = assignment[0].topic, len(assignment) - len(ends)
             raise UserError(f"{topic}: {left} partitions did not answer within {STALL_S:.0f} s")
-        for message in _receive(consumer, BATCH):
+        for message in receive(consumer, BATCH):
             error = message.error()
             if error is not None and error.code() != KafkaError._PARTITION_EOF:
-                if error.code() in _PASSING:
+                if error.code() in PASSING:
                     continue
                 raise KafkaException(error)
             partition = TopicPartition(message.topic(), message.partition())

@@ -4,6 +4,7 @@ import time
 from collections.abc import Collection
 
 from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from mmrec_stream.contracts.acceptance import Refusal, accept
 from mmrec_stream.contracts.dead_letters import DeadLetter, Origin, encode_dead_letter
@@ -30,6 +31,13 @@ def publish(settings: Settings, topic: str, values: Collection[tuple[str | None,
     with BatchProducer(settings, idempotent=False) as producer:
         for user, value in values:
             producer.send(topic, value, key=user.encode() if user is not None else None)
+
+
+def delete_before(settings: Settings, topic: str, partition: int, offset: int) -> None:
+    """Delete the beginning of a partition, as retention would (Kafka only)."""
+    admin = AdminClient({"bootstrap.servers": settings.bootstrap})  # referenced until the futures are done
+    for future in admin.delete_records([TopicPartition(topic, partition, offset)]).values():
+        future.result()
 
 
 def fold_log(

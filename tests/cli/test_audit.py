@@ -4,14 +4,11 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from confluent_kafka import TopicPartition
-from confluent_kafka.admin import AdminClient
-
 from mmrec_stream.contracts.identity import partition_of
 from mmrec_stream.kafka.reader import read
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import Topics
-from tests.cli.folding import click, fold_log, publish
+from tests.cli.folding import click, delete_before, fold_log, publish
 from tests.conftest import Outcome
 
 Mmrec = Callable[..., Outcome]
@@ -112,9 +109,7 @@ def test_a_deleted_beginning_is_said_and_not_taken_for_doubles(
     publish(kafka_settings, kafka_topics.clicks, [("u", click("u")) for _ in range(10)])
     fold_log(kafka_settings)
     partition = partition_of(b"u", kafka_settings.partitions)
-    admin = AdminClient({"bootstrap.servers": kafka_settings.bootstrap})
-    for future in admin.delete_records([TopicPartition(kafka_topics.clicks, partition, 6)]).values():
-        future.result()
+    delete_before(kafka_settings, kafka_topics.clicks, partition, 6)
     status, found = audited(mmrec, kafka_settings)
     assert status == 0
     assert (found["unjudged_users"], found["agreeing"]) == (1, 0)

@@ -10,6 +10,7 @@ from mmrec_stream.kafka.clients import BatchProducer
 from mmrec_stream.kafka.reader import Span, read, read_batches, spans, tails
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import TopicSpec
+from tests.cli.folding import delete_before
 
 
 @pytest.fixture
@@ -102,15 +103,10 @@ def test_a_missing_partition_is_named(settings: Settings, topic: str) -> None:
 
 def test_deleted_beginnings_are_left_out(kafka_settings: Settings) -> None:
     """Kafka deletes what retention is over for; an offset before the beginning starts at the beginning."""
-    from confluent_kafka import TopicPartition
-    from confluent_kafka.admin import AdminClient
-
     name = f"{kafka_settings.prefix}trimmed"
     Cluster(kafka_settings).create([TopicSpec(name, "user id", 1, 1, {"cleanup.policy": "delete"})])
     fill(kafka_settings, name, 100, partition=0)
-    admin = AdminClient({"bootstrap.servers": kafka_settings.bootstrap})
-    for future in admin.delete_records([TopicPartition(name, 0, 60)]).values():
-        future.result()
+    delete_before(kafka_settings, name, 0, 60)
     assert spans(kafka_settings, name) == {0: Span(60, 100)}
     assert [m.offset() for m in read(kafka_settings, name, [0], {0: 10})] == list(range(60, 100))
 
