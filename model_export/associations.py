@@ -11,12 +11,9 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from mmrec_stream.evaluation.dataset import Interactions
+from mmrec_stream.ranking.items import CONTENT_TEMPERATURE
 from model_export.baselines.item_item import content_neighbours, directed_cooccurrence, directed_ease
 from model_export.config import Associations, ModelConfig
-
-CONTENT_TEMPERATURE = 0.1
-"""Softmax temperature of cosine similarities: a difference of .1 between two neighbours makes one count e times the
-other, which is about how far the nearest neighbours of a trained table lie apart."""
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ class TrainedModel:
 
 def case_features(cases: Cases, dataset: Dataset, inputs: Inputs, config: ModelConfig) -> Features:
     """The ranker's inputs for cases."""
-    none = np.empty((dataset.items, 1))
+    none = np.zeros((dataset.items, 1))
     rows = ItemTable(dataset.item_ids, none.astype(np.float32), none.astype(np.int32), none.astype(np.float32))
     lists = inputs.vocabularies
     labels = Labels(lists["categories"]), Labels(lists["brands"])

@@ -22,6 +22,14 @@ _LOAD = 2
 """Slots of the hash index per reserved row: at a load of one half, a lookup takes 1.5 probes on average."""
 
 
+CONTENT_TEMPERATURE = 0.1
+"""Softmax temperature of cosine similarities: a difference of .1 between two neighbours makes one count e times the
+other, which is about how far the nearest neighbours of a trained table lie apart."""
+
+_CHUNK = 128
+"""Added items that are compared with the table at a time: 50 MB for 100,000 items."""
+
+
 class ItemTable:
     """Rows of items, grown by `add`, never renumbered.
 
@@ -104,7 +112,9 @@ class ItemTable:
         return int(self.rows(id_keys([item_id]))[0])
 
     def add(self, ids: Sequence[str], vectors: NDArray[np.float32]) -> NDArray[np.int64]:
-        """Append items, or give items that are there another vector. An added item has no associations yet.
+        """Append items, or give items that are there another vector.
+
+        Nothing is known of what follows an appended item, so its neighbours are the items that resemble it most.
 
         Args:
             ids: Different item ids, (n,).
@@ -123,6 +133,8 @@ class ItemTable:
         self._ids.extend(ids[position] for position in fresh.tolist())
         _insert(*self._slots, keys[fresh], self._count)
         self._count += len(fresh)
+        for start in range(0, len(fresh), _CHUNK):
+            self._resemble(rows[fresh[start : start + _CHUNK]])
         self.version += 1
         return rows
 
@@ -133,6 +145,21 @@ class ItemTable:
         if not np.array_equal(self._available[rows[known]], changed):
             self._available[rows[known]] = changed
             self.version += 1
+
+    def _resemble(self, rows: NDArray[np.int64]) -> None:
+        """Make the nearest items by cosine the neighbours of `rows`, weighted by a softmax."""
+        keep = min(self._neighbours.shape[1], self._count - 1)
+        if keep < 1:
+            return
+        table = self.vectors
+        norms = np.maximum(np.linalg.norm(table, axis=1), 1e-9)
+        cosine = (table[rows] / norms[rows, None]) @ table.T / norms
+        cosine[np.arange(len(rows)), rows] = -np.inf
+        nearest = np.argpartition(-cosine, keep - 1, axis=1)[:, :keep]
+        closeness = np.take_along_axis(cosine, nearest, axis=1)
+        weights = np.exp((closeness - closeness.max(axis=1, keepdims=True)) / CONTENT_TEMPERATURE)
+        self._neighbours[rows, :keep] = nearest
+        self._neighbour_weights[rows, :keep] = weights / weights.sum(axis=1, keepdims=True)
 
     def _grow(self, capacity: int) -> None:
         self._vectors = _reserved(self.vectors, capacity, 0.0)

@@ -51,13 +51,24 @@ def test_growth_within_the_reserve_copies_nothing_and_older_views_keep_their_row
     assert all(array.flags.c_contiguous for array in table.arrays().values())
 
 
-def test_added_items_are_available_and_have_no_associations() -> None:
-    table = table_of(["a"])
-    rows = table.add(["b", "a"], np.ones((2, 3), dtype=np.float32))
-    assert rows.tolist() == [1, 0]
-    assert table.available.tolist() == [True, True]
-    assert table.neighbours[1].tolist() == [-1, -1]
+def test_added_items_are_available_and_keep_the_company_of_what_resembles_them() -> None:
+    vectors = np.array([[1, 0, 0], [0, 1, 0], [0, 0.9, 0.1]], dtype=np.float32)
+    table = ItemTable(["a", "b", "c"], vectors, np.full((3, 2), -1, np.int32), np.zeros((3, 2), np.float32))
+    rows = table.add(["like b", "a"], np.array([[0, 2, 0], [1, 1, 1]], dtype=np.float32))
+    assert rows.tolist() == [3, 0]
+    assert table.available.all()
+    assert set(table.neighbours[3].tolist()) == {1, 2}
+    heaviest = table.neighbours[3][table.neighbour_weights[3].argmax()]
+    assert heaviest == 1
+    assert np.isclose(table.neighbour_weights[3].sum(), 1)
     assert table.vectors[0].tolist() == [1, 1, 1]
+    assert table.neighbours[0].tolist() == [-1, -1]
+
+
+def test_the_first_item_of_an_empty_table_has_no_neighbours() -> None:
+    table = table_of([])
+    assert table.add(["a"], np.ones((1, 3), dtype=np.float32)).tolist() == [0]
+    assert table.neighbours.tolist() == [[-1, -1]]
 
 
 def test_the_version_grows_with_changes_only() -> None:
