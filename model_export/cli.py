@@ -98,7 +98,7 @@ def train(
 
 
 def _read(console: "Console", settings: Settings, data: Path | None) -> "Dataset":
-    from model_export.data import read_folder, read_topics
+    from mmrec_stream.evaluation.sources import read_folder, read_topics
 
     with console.status("reading events") as status:
         if data is not None:

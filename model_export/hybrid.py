@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mmrec_stream.evaluation import metrics
 from mmrec_stream.evaluation.dataset import Dataset
+from mmrec_stream.evaluation.serving import requests
 from mmrec_stream.evaluation.splits import Cases
 from mmrec_stream.ranking.features import Labels
 from mmrec_stream.ranking.items import ItemTable
@@ -18,7 +19,6 @@ from model_export.config import ModelConfig
 from model_export.inputs import Inputs
 from model_export.items import ItemModel
 from model_export.ranker import BUCKETS, Ranker, Request, Table
-from model_export.sequences import requests
 
 Part = Literal["mixed", "user", "item"]
 """Which scores: the mix at the fitted α, p_user alone (α = 1), p_item alone (α = 0)."""

@@ -8,10 +8,10 @@ import numpy as np
 from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.errors import UserError
 from mmrec_stream.evaluation.dataset import Dataset
+from mmrec_stream.evaluation.serving import ItemFacts
 from mmrec_stream.ranking.content import FEATURE, Content, Vocabularies, content_of, words
 from model_export.config import ModelConfig
 from model_export.encoders import ID, PRECOMPUTED, Attributes, CnnImage, LstmText
-from model_export.sequences import ItemFacts
 
 MAX_WORDS = 20_000
 """Words in a vocabulary, the most frequent ones; rarer ones share places by hash."""
