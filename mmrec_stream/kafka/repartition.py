@@ -20,8 +20,8 @@ BATCH = 10_000
 """Most records between two commits: what a crash copies a second time."""
 
 SESSION_MS = 6_000
-"""How long a copier that died keeps its partitions: the least that Kafka allows by default, as nothing has to be rebuilt
-when they move."""
+"""How long a copier that died keeps its partitions: the least that Kafka allows by default, as nothing has to be
+rebuilt when they move."""
 
 _MOVED = frozenset(
     {
