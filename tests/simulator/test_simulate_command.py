@@ -1,5 +1,6 @@
 """`mmrec simulate` end to end: what lies in the topics or files afterwards is what it said and what workers need."""
 
+import signal
 import subprocess
 import sys
 from collections import Counter, defaultdict
@@ -57,7 +58,9 @@ def test_shoppers_click_on_the_lists_that_are_published_for_them(settings: Setti
     names = [f"item-{row:02d}" for row in range(80)]
     command = [sys.executable, "-c", "from mmrec_stream.cli import main; main()", "simulate"]
     options = [*SMALL, "--days-before", "0", "--rate", "20"]
-    process = subprocess.Popen([*command, *options], env=environment(settings), stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [*command, *options], env=environment(settings), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     try:
         with BatchProducer(settings) as producer:
             deadline = monotonic() + 40
@@ -72,8 +75,14 @@ def test_shoppers_click_on_the_lists_that_are_published_for_them(settings: Setti
                 sleep(0.2)
         seen = [e for e in _feedback(settings, topics.feedback) if isinstance(e, Impression)]
         assert {(e.list_id, e.position) for e in clicked} <= {(e.list_id, e.position) for e in seen}
+        # Ctrl-C ends it well: what was counted lies in the topics.
+        process.send_signal(signal.SIGINT)
+        printed, _ = process.communicate(timeout=20)
+        assert process.returncode == 0
+        sent = {line.split()[1]: int(line.split()[0].replace(",", "")) for line in printed.splitlines()}
+        assert sent[topics.clicks] == sum(1 for _ in read(settings, topics.clicks))
     finally:
-        process.terminate()
+        process.kill()
         process.wait(10)
 
 
