@@ -37,7 +37,8 @@ def train(
         str | None,
         typer.Option(
             metavar="NAMES",
-            help="Comma-separated: id, attributes, lstm, cnn, precomputed:COLUMN. Default: all the data can feed.",
+            help="Comma-separated: id, attributes, lstm, cnn, precomputed:COLUMN, sentence-transformers:MODEL, "
+            "timm:MODEL. Default: id and all the data can feed.",
         ),
     ] = None,
     fusion: Annotated[

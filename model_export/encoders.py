@@ -161,7 +161,7 @@ def make_encoder(name: str, dim: int, sizes: Mapping[str, int]) -> Encoder:
     """The encoder called `name`.
 
     Args:
-        name: `lstm`, `cnn`, `attributes`, or `precomputed:COLUMN`.
+        name: `lstm`, `cnn`, `attributes`, `precomputed:COLUMN`, or a pretrained one, whose column has its full name.
         dim: Width of its vectors.
         sizes: Entries of each vocabulary (`tokens`, `categories`, `brands`, `tags`), and the width of each column.
     """

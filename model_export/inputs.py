@@ -12,6 +12,7 @@ from mmrec_stream.evaluation.serving import ItemFacts
 from mmrec_stream.ranking.content import FEATURE, Content, Vocabularies, content_of, words
 from model_export.config import ModelConfig
 from model_export.encoders import ID, PRECOMPUTED, Attributes, CnnImage, LstmText
+from model_export.pretrained import is_pretrained, pretrained_column
 
 MAX_WORDS = 20_000
 """Words in a vocabulary, the most frequent ones; rarer ones share places by hash."""
@@ -51,6 +52,10 @@ def describe(dataset: Dataset, config: ModelConfig) -> Inputs:
     pictures = any(item.thumbnail for item in catalogue)
     content = content_of(catalogue, Vocabularies.of(vocabularies), config.image_size if pictures else 0, widths)
     features = {**content.features, **{name: np.asarray(m, np.float32) for name, m in dataset.features.items()}}
+    for name in config.encoders:
+        # A column that the catalogue brings along need not be computed.
+        if is_pretrained(name) and name not in features:
+            features[name] = pretrained_column(name, catalogue)
     arrays = {f.name: getattr(content, f.name) for f in fields(content)} | {"features": features}
     facts = ItemFacts.of(list(dataset.item_ids), catalogue, vocabularies["categories"], vocabularies["brands"])
     return Inputs(Content(**arrays), vocabularies, facts, catalogue)
@@ -73,7 +78,10 @@ def encoder_names(config: ModelConfig, inputs: Inputs) -> tuple[str, ...]:
             or (content.price >= 0).any()
             or content.tags.any()
         ),
-    } | {PRECOMPUTED + name: True for name in content.features}
+    }
+    there |= {
+        name if is_pretrained(name) else PRECOMPUTED + name: bool(c.any()) for name, c in content.features.items()
+    }
     for name in config.encoders:
         if name not in there:
             raise UserError(f"there is no encoder {name} for this data; choose from {', '.join(there)}")
