@@ -41,6 +41,7 @@ from mmrec_stream.cli.audit import audit  # noqa: E402
 from mmrec_stream.cli.broker import broker  # noqa: E402
 from mmrec_stream.cli.demo import demo  # noqa: E402
 from mmrec_stream.cli.doctor import doctor  # noqa: E402
+from mmrec_stream.cli.evaluate import evaluate  # noqa: E402
 from mmrec_stream.cli.profile import profile  # noqa: E402
 from mmrec_stream.cli.redrive import redrive  # noqa: E402
 from mmrec_stream.cli.repartition import repartition  # noqa: E402
@@ -55,6 +56,7 @@ app.command()(audit)
 app.command()(broker)
 app.command()(demo)
 app.command()(doctor)
+app.command()(evaluate)
 app.command()(profile)
 app.command()(redrive)
 app.command()(repartition)
