@@ -1,11 +1,14 @@
 """Mapping files: the built-in ones are right, and a mistake in one's own is named with key and file."""
 
+import re
 from pathlib import Path
 
 import pytest
+import typer
 
+from mmrec_stream.cli import app
 from mmrec_stream.errors import UserError
-from mmrec_stream.replay.mapping import builtin, builtin_formats, load_mapping, parse_mapping
+from mmrec_stream.replay.mapping import Mapping, builtin, builtin_formats, load_mapping, parse_mapping
 
 GOOD = """
 [time]
@@ -76,3 +79,23 @@ def test_follows_need_no_item() -> None:
 def test_a_mapping_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gone\.toml"):
         load_mapping(tmp_path / "gone.toml")
+
+
+DOC = (Path(__file__).parents[2] / "docs" / "replay.md").read_text()
+
+
+def test_the_mapping_in_the_manual_is_one_and_uses_every_table() -> None:
+    (text,) = re.findall(r"```toml\n(.*?)\n```", DOC, flags=re.DOTALL)
+    mapping = parse_mapping(text, "docs/replay.md").mapping
+    assert mapping.file.delimiter == ";"
+    assert mapping.type.when[0].type == "return"
+    assert set(re.findall(r"^\[+([\w.]+)\]", text, flags=re.MULTILINE)) == {
+        "type.when" if table == "when" else table for table in (*Mapping.__struct_fields__, "when")
+    }
+
+
+def test_the_manual_lists_every_format_and_option() -> None:
+    assert {name for name in builtin_formats() if f"`{name}`" not in DOC} == set()
+    parameters = typer.main.get_group(app).commands["replay"].params
+    options = {option for parameter in parameters for option in parameter.opts if option.startswith("--")}
+    assert {option for option in options - {"--bootstrap"} if option not in DOC} == set()
