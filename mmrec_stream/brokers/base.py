@@ -1,6 +1,5 @@
 """A broker as a child process: started, awaited, stopped, crashed and restarted the same way, whichever it is."""
 
-import ctypes
 import os
 import random
 import signal
@@ -20,6 +19,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from mmrec_stream.errors import UserError
+from mmrec_stream.processes import die_with_parent
 
 LOOPBACK = "127.0.0.1"
 
@@ -104,7 +104,7 @@ class Broker(ABC):
                 cwd=self.data,
                 env={**_inherited_environment(), **self._environment()},
                 start_new_session=True,  # Ctrl-C in the terminal is ours to answer, with a clean stop
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+                preexec_fn=die_with_parent if sys.platform == "linux" else None,
             )
         try:
             self._await_ready()
@@ -219,12 +219,3 @@ def _inherited_environment() -> dict[str, str]:
     """The variables a broker needs of ours: brokers read many by name, and a stray one must not move a listener."""
     return {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "JAVA_HOME", "LANG") if name in os.environ}
 
-
-_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
-_PR_SET_PDEATHSIG = 1
-
-
-def _die_with_parent() -> None:
-    """Runs in the child: have the kernel kill it when we die, however we die. `prctl(2)`."""
-    if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
