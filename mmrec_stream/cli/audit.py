@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmrec_stream.cli.options import AsJson, Bootstrap
+from mmrec_stream.cli.text import console
 from mmrec_stream.settings import load_settings
 
 if TYPE_CHECKING:
@@ -49,48 +50,50 @@ def audit(
     if as_json:
         sys.stdout.write(_json(result, names) + "\n")
     else:
-        _print(Console(), result, names)
+        _print(console(), result, names)
     if not result.ok:
         raise typer.Exit(1)
 
 
-def _print(console: "Console", result: "Audit", names: int) -> None:
+def _print(out: "Console", result: "Audit", names: int) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     sources = Table(box=None, pad_edge=False)
     for title in ("topic", "partition", "records", "folded", "dead letters", "pending", "lost", "from offset"):
-        sources.add_column(title, justify="left" if title == "topic" else "right")
+        sources.add_column(title, justify="left" if title == "topic" else "right", no_wrap=True)
     for source in result.sources:
         records = source.folded + source.dead + source.pending + source.lost
         numbers = (source.partition, records, source.folded, source.dead, source.pending, source.lost, source.first)
         sources.add_row(source.topic, *(f"{number:,}" for number in numbers))
-    console.print(sources)
+    out.print(sources)
     for cause, count in result.dead_letters.most_common():
-        console.print(f"dead letters, {cause}: {count:,}")
+        out.print(f"dead letters, {cause}: {count:,}")
     lost = [fault for fault in result.faults if fault.missing > 0]
     doubled = [fault for fault in result.faults if fault.missing < 0]
-    console.print(
+    out.print(
         f"users: {result.users:,}; agree: {result.agreeing:,}; with lost events: {len(lost):,}; "
         f"with doubled events: {len(doubled):,}; not judged: {result.unjudged:,}"
     )
     for title, faults in (("lost", lost), ("doubled", doubled)):
         for fault in sorted(faults, key=lambda fault: -abs(fault.missing))[:names]:
-            console.print(
-                f"[red]{title}[/] user {fault.user!r}: {fault.in_log:,} events in the log, {fault.folded:,} folded",
+            out.print(
+                f"[red]{title}[/] user {escape(repr(fault.user))}: {fault.in_log:,} events in the log, "
+                f"{fault.folded:,} folded",
                 highlight=False,
             )
         if len(faults) > names:
-            console.print(f"… and {len(faults) - names:,} more ({title}); --names {len(faults)} shows all")
+            out.print(f"… and {len(faults) - names:,} more ({title}); --names {len(faults)} shows all")
     for topic, partition, offset in result.lost_places[:names]:
-        console.print(f"[red]lost[/] record {topic}, partition {partition}, offset {offset}", highlight=False)
+        out.print(f"[red]lost[/] record {topic}, partition {partition}, offset {offset}", highlight=False)
     if result.unjudged:
-        console.print(
+        out.print(
             f"{result.unjudged:,} profiles have more events than their log, whose beginning retention has deleted: "
             "only losses can be seen there, not doubles"
         )
     if result.dead_letters_trimmed:
-        console.print("retention has deleted dead letters: what they held may be counted as lost")
-    console.print("[green]the profiles agree with the log[/]" if result.ok else "[red]the profiles do not agree[/]")
+        out.print("retention has deleted dead letters: what they held may be counted as lost")
+    out.print("[green]the profiles agree with the log[/]" if result.ok else "[red]the profiles do not agree[/]")
 
 
 def _json(result: "Audit", names: int) -> str:

@@ -3,12 +3,13 @@
 import sys
 import time
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mmrec_stream.cli.options import AsJson, Bootstrap
-from mmrec_stream.cli.text import printable
+from mmrec_stream.cli.text import console, printable
 from mmrec_stream.errors import UserError
 from mmrec_stream.settings import Settings, load_settings
 
@@ -35,8 +36,6 @@ def profile(
 
     Example: `mmrec profile alice`
     """
-    from rich.console import Console
-
     from mmrec_stream.kafka.names import load_names
     from mmrec_stream.kafka.reader import spans
     from mmrec_stream.profiles.fold import decay_to
@@ -56,7 +55,7 @@ def profile(
 
         sys.stdout.write(msgspec.json.encode({"user": user, **document}).decode() + "\n")
     else:
-        _print(Console(), user, document)
+        _print(console(), user, document)
 
 
 def find_profile(settings: Settings, user: str, partitions: int) -> "NDArray[np.void] | None":
@@ -99,7 +98,11 @@ def describe(record: "np.void", names: "Names", topics: "Topics", partitions: in
         for topic in topics.behaviour
         for partition in range(partitions)
     }
-    bands = [f"below {edge:g}" for edge in PRICE_EDGES] + [f"{PRICE_EDGES[-1]:g} and more"]
+    bands = [
+        f"below {PRICE_EDGES[0]:g}",
+        *(f"{low:g} to {high:g}" for low, high in pairwise(PRICE_EDGES)),
+        f"{PRICE_EDGES[-1]:g} and more",
+    ]
     size = int(record["size"])
     newest = range(size - 1, -1, -1)
     return {
@@ -152,37 +155,37 @@ def _weights(keys: "NDArray[np.uint32]", weights: "NDArray[np.float32]", names: 
     return {names.label_of(key): round(weight, 4) for key, weight in pairs if key}
 
 
-def _print(console: "Console", user: str, document: dict[str, Any]) -> None:
+def _print(out: "Console", user: str, document: dict[str, Any]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
     def shown(text: str) -> str:
         return escape(printable(text))
 
-    console.print(f"[bold]{shown(user)}[/]: {document['events']:,} events since {_date(document['first'])}")
+    out.print(f"[bold]{shown(user)}[/]: {document['events']:,} events since {_date(document['first'])}")
     if document["held"]:
-        console.print("\n[bold]Cart and purchases[/]")
+        out.print("\n[bold]Cart and purchases[/]")
         for held in document["held"]:
-            console.print(f"  {shown(held['item'])}, {held['as']} since {_date(held['since'])}", highlight=False)
-    console.print("\n[bold]Interactions[/], newest first")
+            out.print(f"  {shown(held['item'])}, {held['as']} since {_date(held['since'])}", highlight=False)
+    out.print("\n[bold]Interactions[/], newest first")
     for done in document["interactions"]:
-        console.print(f"  {_date(done['time'])}  {done['type']:<17} {shown(done['item'])}", highlight=False)
+        out.print(f"  {_date(done['time'])}  {done['type']:<17} {shown(done['item'])}", highlight=False)
     for title, field in (("Categories", "categories"), ("Brands", "brands"), ("Price bands", "price_bands")):
         if document[field]:
-            console.print(f"\n[bold]{title}[/], weight halved every 7 days")
+            out.print(f"\n[bold]{title}[/], weight halved every 7 days")
             for name, weight in document[field].items():
-                console.print(f"  {weight:8.3f}  {shown(name)}", highlight=False)
+                out.print(f"  {weight:8.3f}  {shown(name)}", highlight=False)
     counts = Table(box=None, pad_edge=False, title="Decayed counts, by half-life", title_justify="left")
     counts.add_column("")
     for window in document["counts"]:
         counts.add_column(window, justify="right")
     for kind in document["counts"]["week"]:
         counts.add_row(kind, *(f"{window.get(kind, 0):.2f}" for window in document["counts"].values()))
-    console.print()
-    console.print(counts)
-    console.print("\n[bold]Folded up to offset[/]")
+    out.print()
+    out.print(counts)
+    out.print("\n[bold]Folded up to offset[/]")
     for source, offset in document["folded"].items():
-        console.print(f"  {source}: {offset}", highlight=False)
+        out.print(f"  {source}: {offset}", highlight=False)
 
 
 def _date(milliseconds: int) -> str:

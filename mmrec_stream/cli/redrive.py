@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from mmrec_stream.cli.options import Bootstrap
+from mmrec_stream.cli.text import console
 from mmrec_stream.contracts.dead_letters import Fault
 from mmrec_stream.errors import UserError
 from mmrec_stream.settings import load_settings
@@ -63,10 +64,10 @@ def redrive(
         return
     table = Table(box=None, pad_edge=False)
     for title in ("from", "fault", "letters", ""):
-        table.add_column(title, justify="right" if title == "letters" else "left")
+        table.add_column(title, no_wrap=True, justify="right" if title == "letters" else "left")
     for (origin, cause, outcome), count in sorted(counts.items()):
         table.add_row(origin, cause, f"{count:,}", f"{outcome} (dry run)" if dry_run else outcome)
-    Console().print(table)
+    console().print(table)
 
 
 def _full_name(topics: Topics, name: str) -> str:

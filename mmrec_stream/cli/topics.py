@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmrec_stream.cli.options import Bootstrap
+from mmrec_stream.cli.text import console
 from mmrec_stream.settings import load_settings
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ def topics(
 
     Example: `MMREC_PARTITIONS=12 MMREC_REPLICATION=3 mmrec topics`
     """
-    from rich.console import Console
-
     from mmrec_stream.kafka.admin import Cluster
     from mmrec_stream.kafka.plan import creatable, differences
     from mmrec_stream.topics import topic_plan
@@ -49,10 +48,10 @@ def topics(
                 altered.append(difference)
         there = cluster.describe(names)
         differing = differences(plan, there)
-    console = Console()
-    console.print(_table(plan, there, created, altered, differing))
+    out = console()
+    out.print(_table(plan, there, created, altered, differing))
     for difference in differing:
-        console.print(
+        out.print(
             f"[yellow]{difference.topic}[/]: {difference.name} is {difference.found}, planned {difference.wanted}: "
             f"{difference.remedy}"
         )
@@ -70,12 +69,12 @@ def _table(
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for title in ("topic", "key", "partitions", "replicas", "cleanup", "retention", "", "for"):
-        table.add_column(title)
+    for title in ("topic", "key", "partitions", "replicas", "cleanup", "retention", ""):
+        table.add_column(title, no_wrap=True)
     for spec in plan:
         state = there.get(spec.name)
         if state is None:  # a large cluster spreads the news of a topic over seconds
-            table.add_row(spec.name, spec.key, *[""] * 4, "[yellow]not there yet[/]", spec.purpose)
+            table.add_row(spec.name, spec.key, *[""] * 4, "[yellow]not there yet[/]")
             continue
         marks = ["[green]created[/]"] if spec.name in created else []
         marks += [f"[green]{d.name} set[/]" for d in altered if d.topic == spec.name]
@@ -88,7 +87,6 @@ def _table(
             state.config.get("cleanup.policy", ""),
             _days(state.config.get("retention.ms")) if "delete" in state.config.get("cleanup.policy", "") else "",
             ", ".join(marks) or "as planned",
-            spec.purpose,
         )
     return table
 

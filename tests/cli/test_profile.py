@@ -42,14 +42,14 @@ def test_a_profile_is_shown_as_people_read_it(settings: Settings, topics: Topics
     ]
     assert list(found["categories"]) == ["sofas"]
     assert list(found["brands"]) == ["Norrsken"]
-    assert list(found["price_bands"]) == ["below 500"]
+    assert list(found["price_bands"]) == ["200 to 500"]
     assert 0.4 < found["counts"]["hour"]["view"] < 0.51, "an hour-old view counts half"
     assert found["counts"]["week"]["impression"] > 0.99
     partition = partition_of(b"ann", settings.partitions)
     assert found["folded"][f"{topics.purchases}/{partition}"] == 1
 
     text = mmrec(settings, "profile", "ann").stdout
-    for part in ("ann: 4 events", "Blue sofa (sofa), in the cart", "purchase", "sofas", "below 500"):
+    for part in ("ann: 4 events", "Blue sofa (sofa), in the cart", "purchase", "sofas", "200 to 500"):
         assert part in text
 
 
