@@ -22,7 +22,12 @@ BUCKETS = (1, 2, 3, 5, 10, 20)
 """Least history length of each α: steps in which what is known of a user about doubles."""
 
 BLOCKED = -1e9
-"""Added to what must not be recommended; far below any score, and finite, so that nothing becomes NaN."""
+"""Added to the scores of what must not be recommended; far below any, and finite, so that nothing becomes NaN."""
+
+UNAVAILABLE = -50.0
+"""Added to the logits of what is not available: e⁻⁵⁰ of an available item's share is nothing, and yet no denormal
+number, on which the exponential is ten times as slow (38 µs instead of 4 for 10,000 items). Scores of such items are
+set to 0 in the end."""
 
 
 class Request(NamedTuple):
@@ -84,7 +89,8 @@ class Ranker(nn.Module):
         mixed = p_user.scatter_add(1, where, what)
         best, chosen = torch.topk(mixed, k, dim=1)
         p_best = p_user.gather(1, chosen)
-        return chosen, alpha.unsqueeze(1) * best, p_best, ((best - p_best) / odds).clamp(min=0), alpha
+        scores = alpha.unsqueeze(1) * best * _of_rows(table.available, chosen)
+        return chosen, scores, p_best, ((best - p_best) / odds).clamp(min=0), alpha
 
     def user_vectors(self, request: Request, item_vectors: Tensor) -> Tensor:
         """The users' vectors, (batch, dim); their product with an item's is its logit."""
@@ -104,9 +110,9 @@ class Ranker(nn.Module):
         return vectors
 
     def p_user(self, request: Request, table: Table) -> Tensor:
-        """(batch, items): 0 for unavailable items, over the others a distribution."""
+        """(batch, items): next to 0 for unavailable items, over the others a distribution."""
         vectors = self.inverse_temperature * self.user_vectors(request, table.item_vectors)
-        bias = torch.where(table.available, 0.0, BLOCKED)
+        bias = torch.where(table.available, 0.0, UNAVAILABLE)
         return torch.softmax(vectors @ table.item_vectors.transpose(0, 1) + bias, 1)
 
     def associated(self, request: Request, table: Table) -> tuple[Tensor, Tensor]:
@@ -119,7 +125,7 @@ class Ranker(nn.Module):
         rows = torch.nn.functional.embedding(sources, table.neighbours).flatten(1).clamp(min=0).to(torch.int64)
         weights = torch.nn.functional.embedding(sources, table.neighbour_weights)
         spread = (share.unsqueeze(2) * weights).flatten(1)
-        return rows, spread * torch.nn.functional.embedding(rows, table.available.unsqueeze(1).float()).squeeze(2)
+        return rows, spread * _of_rows(table.available, rows)
 
     def alpha(self, lengths: Tensor) -> Tensor:
         """α of each user, by history length, (batch,)."""
@@ -131,3 +137,8 @@ class Ranker(nn.Module):
         p_user = self.p_user(request, table)
         rows, weights = self.associated(request, table)
         return p_user, torch.zeros_like(p_user).scatter_add(1, rows, weights), self.alpha(request.lengths)
+
+
+def _of_rows(available: Tensor, rows: Tensor) -> Tensor:
+    """1 where the item of a row is available, else 0; the shape of `rows`."""
+    return torch.nn.functional.embedding(rows, available.unsqueeze(1).float()).squeeze(-1)
