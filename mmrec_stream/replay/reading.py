@@ -19,6 +19,7 @@ from mmrec_stream.contracts.fields import MAX_ID_LENGTH
 from mmrec_stream.errors import UserError
 from mmrec_stream.replay.mapping import FileOptions, Named
 from mmrec_stream.replay.rows import Outcome, Reject, events_of_batch, events_of_lines, item_of, items_of_batch
+from mmrec_stream.replay.undecodable import Utf8Stream, shown
 
 BATCH_BYTES = 1024 * 1024
 """Bytes of text in a batch: about 10,000 rows. Smaller ones cost more a row, larger ones stay out of the cache."""
@@ -66,7 +67,7 @@ def read_events(source: Source) -> Iterator[Chunk]:
         return
     mapping = source.format.mapping
     for rows in _batches(source.path, source.format):
-        outcomes = events_of_batch(rows.batch, rows.lines, mapping, source.anonymous_as)
+        outcomes = events_of_batch(rows.batch, rows.lines, mapping, source.anonymous_as, suspect=rows.suspect)
         yield Chunk(len(rows.lines) + len(rows.rejects), [*rows.rejects, *outcomes], rows.done)
 
 
@@ -80,7 +81,7 @@ def read_items(source: Source) -> Iterator[CatalogueItem]:
         raise UserError(f"{source.format.name if source.format else 'jsonl'} says nothing of the catalogue")
     found: dict[str, dict[str, str]] = {}
     for rows in _batches(source.path, source.format):
-        items_of_batch(rows.batch, source.format.mapping, found)
+        items_of_batch(rows.batch, source.format.mapping, found, suspect=rows.suspect)
     for item_id, fields in found.items():
         if len(item_id) <= MAX_ID_LENGTH:
             yield item_of(item_id, fields)
@@ -91,6 +92,8 @@ class _Rows:
     batch: pa.RecordBatch
     lines: range | list[int]
     rejects: list[Reject]
+    suspect: bool
+    """Whether its texts stand for bytes that are no text."""
     done: float
 
 
@@ -109,7 +112,7 @@ def _parquet(path: Path, source: Named) -> Iterator[_Rows]:
         for batch in file.iter_batches(BATCH_ROWS):
             lines = range(seen + 1, seen + batch.num_rows + 1)
             seen += batch.num_rows
-            yield _Rows(batch, lines, [], seen / total)
+            yield _Rows(batch, lines, [], False, seen / total)
 
 
 def _csv(path: Path, source: Named) -> Iterator[_Rows]:
@@ -123,19 +126,19 @@ def _csv(path: Path, source: Named) -> Iterator[_Rows]:
         gone.add(row.number)
         if row.text.strip():
             reason = f"has {row.actual_columns} columns instead of {row.expected_columns}"
-            wrong.append(Reject(row.number, "", reason, row.text))
+            wrong.append(Reject(row.number, "", reason, shown(row.text)))
         return "skip"
 
     with _opened(path) as (stream, done):
+        text = Utf8Stream(stream, options.encoding)
         reader = pyarrow.csv.open_csv(
-            stream,
+            text,
             # One thread: only then do wrong rows have their numbers.
             pyarrow.csv.ReadOptions(
                 use_threads=False,
                 block_size=BATCH_BYTES,
                 column_names=names,
                 skip_rows=int(options.header),
-                encoding=options.encoding,
             ),
             pyarrow.csv.ParseOptions(
                 delimiter=options.delimiter,
@@ -143,8 +146,8 @@ def _csv(path: Path, source: Named) -> Iterator[_Rows]:
                 ignore_empty_lines=False,
                 invalid_row_handler=wrong_row,
             ),
-            # Bytes: a value that is no text must cost its row only, and not the file.
-            pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.binary()), strings_can_be_null=False),
+            # No guessing of types: what a value means is for the mapping and the contract to say.
+            pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False),
         )
         line = 1 + int(options.header)
         for batch in reader:
@@ -153,15 +156,15 @@ def _csv(path: Path, source: Named) -> Iterator[_Rows]:
             line = lines[-1] + 1 if lines else line
             gone = {number for number in gone if number >= line}
             rejects, wrong[:] = wrong[:], []
-            yield _Rows(batch, lines, rejects, done())
+            yield _Rows(batch, lines, rejects, text.suspect, done())
     if wrong:
-        yield _Rows(_no_rows(names), [], wrong, 1.0)
+        yield _Rows(_no_rows(names), [], wrong, False, 1.0)
 
 
 def _header(path: Path, options: FileOptions) -> list[str]:
     with _opened(path) as (stream, _):
-        line = io.BufferedReader(stream).readline()
-    row = next(csv.reader([line.decode(options.encoding).removeprefix("\ufeff")], delimiter=options.delimiter), [])
+        line = io.BufferedReader(Utf8Stream(stream, options.encoding)).readline()
+    row = next(csv.reader([line.decode().removeprefix("\ufeff")], delimiter=options.delimiter), [])
     return [name.strip() for name in row]
 
 
@@ -179,7 +182,7 @@ def _check_columns(path: Path, source: Named, names: list[str]) -> None:
 
 
 def _no_rows(names: list[str]) -> pa.RecordBatch:
-    return pa.RecordBatch.from_pylist([], pa.schema([(name, pa.binary()) for name in names]))
+    return pa.RecordBatch.from_pylist([], pa.schema([(name, pa.string()) for name in names]))
 
 
 def _json_chunks(path: Path) -> Iterator[Chunk]:

@@ -17,6 +17,7 @@ import pyarrow.compute as pc  # type: ignore[import-untyped]
 from mmrec_stream.contracts.behaviour import BehaviourEvent, decode_event
 from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.replay.mapping import Mapping, Time, Type
+from mmrec_stream.replay.undecodable import is_undecodable, shown
 
 Column = Any
 """A pyarrow array; the library is not typed."""
@@ -46,17 +47,23 @@ Outcome = BehaviourEvent | Reject
 
 
 def events_of_batch(
-    batch: pa.RecordBatch, lines: Sequence[int], mapping: Mapping, anonymous_as: str | None = None
+    batch: pa.RecordBatch,
+    lines: Sequence[int],
+    mapping: Mapping,
+    anonymous_as: str | None = None,
+    *,
+    suspect: bool = False,
 ) -> list[Outcome]:
     """The events of a batch of rows, in order; blank rows and rows of a skipped type are left out.
 
     Args:
-        batch: columns as bytes (from text files) or typed (from Parquet).
+        batch: columns as text (from text files) or typed (from Parquet).
         lines: the number of each row, for rejects.
         mapping: what the columns mean.
         anonymous_as: name in `mapping.anonymous` of what stands in for a missing user.
+        suspect: whether texts may hold undecodable bytes, which takes a look at each.
     """
-    texts = _Texts(batch)
+    texts = _Texts(batch, suspect)
     names = tuple(mapping.fields)
     columns = [texts[column] for column in mapping.fields.values()]
     times = _times(batch.column(mapping.time.column), mapping.time, texts[mapping.time.column])
@@ -77,7 +84,7 @@ def events_of_batch(
             continue
         if at in texts.undecodable:
             name = meaning.get(texts.undecodable[at], texts.undecodable[at])
-            outcomes.append(Reject(line, name, "is not UTF-8 text", row_text(batch, at)))
+            outcomes.append(Reject(line, name, "holds bytes that are no text", row_text(batch, at)))
         elif kind is None:
             found = texts[mapping.type.column or ""][at]
             outcomes.append(Reject(line, "type", f"{found!r} has no place in type.values", row_text(batch, at)))
@@ -109,13 +116,16 @@ def events_of_lines(rows: Sequence[bytes], first_line: int) -> list[Outcome]:
     return outcomes
 
 
-def items_of_batch(batch: pa.RecordBatch, mapping: Mapping, found: dict[str, dict[str, str]]) -> None:
+def items_of_batch(
+    batch: pa.RecordBatch, mapping: Mapping, found: dict[str, dict[str, str]], *, suspect: bool = False
+) -> None:
     """Add to `found`, by item id, what a batch says of items; the last value of a field that is not empty counts."""
-    texts = _Texts(batch)
+    texts = _Texts(batch, suspect)
     ids = texts[mapping.fields["item_id"]]
-    for name, column in mapping.catalogue.items():
-        for item_id, value in zip(ids, texts[column], strict=True):
-            if item_id and value:
+    columns = {name: texts[column] for name, column in mapping.catalogue.items()}
+    for name, values in columns.items():
+        for at, (item_id, value) in enumerate(zip(ids, values, strict=True)):
+            if item_id and value and at not in texts.undecodable:
                 found.setdefault(item_id, {})[name] = value
 
 
@@ -152,14 +162,15 @@ def row_text(batch: pa.RecordBatch, at: int) -> str:
     buffer = io.StringIO()
     plain = [v.decode(errors="backslashreplace") if isinstance(v, bytes) else "" if v is None else v for v in values]
     csv.writer(buffer, lineterminator="").writerow(plain)
-    return buffer.getvalue()
+    return shown(buffer.getvalue())
 
 
 class _Texts:
     """A batch's columns as lists of text, made when they are asked for."""
 
-    def __init__(self, batch: pa.RecordBatch) -> None:
+    def __init__(self, batch: pa.RecordBatch, suspect: bool) -> None:
         self._batch = batch
+        self._suspect = suspect
         self._made: dict[str, Texts] = {}
         self.undecodable: dict[int, str] = {}
         """Rows with a value that is no text, and the column."""
@@ -175,14 +186,16 @@ class _Texts:
             # A column of whole numbers with gaps comes as floats out of data frames.
             whole = pc.all(pc.equal(pc.floor(column), column), min_count=0).as_py()
             column = pc.cast(column, pa.int64()) if whole else column
-        try:
-            return cast("Texts", pc.cast(column, pa.string()).to_pylist())
-        except pa.ArrowInvalid:
+        if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
             return [self._decode(at, name, value) for at, value in enumerate(column.to_pylist())]
+        texts = cast("Texts", pc.cast(column, pa.string()).to_pylist())
+        if self._suspect:
+            self.undecodable |= {at: name for at, text in enumerate(texts) if text and is_undecodable(text)}
+        return texts
 
-    def _decode(self, at: int, name: str, value: bytes) -> str | None:
+    def _decode(self, at: int, name: str, value: bytes | None) -> str | None:
         try:
-            return value.decode()
+            return None if value is None else value.decode()
         except UnicodeDecodeError:
             self.undecodable[at] = name
             return None

@@ -23,6 +23,7 @@ from mmrec_stream.contracts.behaviour import (
     Purchase,
     Rating,
     View,
+    decode_event,
     encode_event,
 )
 from mmrec_stream.errors import UserError
@@ -313,11 +314,25 @@ def test_other_encodings_and_bytes_that_are_no_text(tmp_path: Path) -> None:
     (event,), _ = read(latin, mapping(rest='[file]\nencoding = "latin-1"'))
     assert event.user_id == "Zoë"
     wrong = tmp_path / "wrong.csv"
-    wrong.write_bytes("t,u,i\n2019-10-01,Zoë,i1\n2019-10-01,Zo".encode() + b"\xff,i1\n2019-10-01,u3,i1\n")
-    events, (reject,) = read(wrong, mapping())
+    wrong.write_bytes("t,u,i\n2019-10-01,Zoë,i1\n2019-10-01,Zo".encode() + b"\xff,i1\nsh\xfert\n2019-10-01,u3,i1\n")
+    events, rejects = read(wrong, mapping())
     assert [event.user_id for event in events] == ["Zoë", "u3"]
-    assert (reject.line, reject.field, reject.reason) == (3, "user_id", "is not UTF-8 text")
+    short, reject = rejects
+    assert (short.line, short.reason, short.row.strip()) == (4, "has 1 columns instead of 3", "sh\\xfert")
+    assert (reject.line, reject.field, reject.reason) == (3, "user_id", "holds bytes that are no text")
     assert reject.row == "2019-10-01,Zo\\xff,i1"
+
+
+def test_parquet_with_binary_columns(tmp_path: Path) -> None:
+    path = tmp_path / "old.parquet"
+    columns = {"t": [b"2019-10-01"] * 3, "u": [b"u1", b"\xff", None], "i": [b"i1"] * 3}
+    pq.write_table(pa.table(columns), path)
+    events, rejects = read(path, mapping())
+    assert [event.user_id for event in events] == ["u1"]
+    assert [(r.line, r.field, r.row) for r in rejects] == [
+        (2, "user_id", "2019-10-01,\\xff,i1"),
+        (3, "user_id", "2019-10-01,,i1"),
+    ]
 
 
 def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
@@ -418,3 +433,46 @@ class TestRealFiles:
             "quantity": 1336,
             "price": 2,
         }
+
+
+PIECES = st.sampled_from(
+    [
+        b"2019-10-01 00:00:00 UTC",
+        b"view",
+        b"44",
+        b"",
+        b",",
+        b"\n",
+        b"\r\n",
+        b'"',
+        b"\xff",
+        b"\0",
+        b"-1",
+        b"nan",
+        b"1e999",
+    ]
+) | st.binary(max_size=6)
+
+
+@given(st.lists(PIECES, max_size=60))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None)
+def test_whatever_a_file_holds_every_row_is_an_event_or_a_reject(tmp_path: Path, pieces: list[bytes]) -> None:
+    path = tmp_path / "any.csv"
+    path.write_bytes(REES46.encode() + b"".join(pieces))
+    events, rejects = read(path, "rees46")
+    assert all(decode_event(encode_event(event)) == event for event in events)
+    assert all(reject.reason and reject.line > 1 for reject in rejects)
+
+
+@given(
+    st.lists(
+        PIECES | st.sampled_from([b'{"type":"view",', b'"ts":1e99,', b"{", b"}", b"[[", b'"\\ud800"']), max_size=40
+    )
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None)
+def test_whatever_json_lines_hold_every_line_is_an_event_or_a_reject(tmp_path: Path, pieces: list[bytes]) -> None:
+    path = tmp_path / "any.jsonl"
+    path.write_bytes(b"".join(pieces))
+    events, rejects = read(path, None)
+    lines = [line for line in path.read_bytes().split(b"\n") if line.strip()]
+    assert len(events) + len(rejects) == len(lines)
