@@ -1,0 +1,149 @@
+"""Releases in a running worker: taken over, refused, and extended by what the catalogue brings."""
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mmrec_stream.contracts.behaviour import BehaviourEvent, View
+from mmrec_stream.contracts.catalogue import CatalogueItem, decode_item, encode_item
+from mmrec_stream.contracts.releases import encode_release
+from mmrec_stream.kafka.clients import BatchProducer
+from mmrec_stream.releases import announcement
+from mmrec_stream.settings import Settings
+from mmrec_stream.topics import Topics
+from tests.integration.workers import WorkerProcess, folded, lists, newest_lists, publish, wait_for
+
+pytestmark = [pytest.mark.broker, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path], list[CatalogueItem]]:
+    """A small shop's catalogue and two releases trained on its log, by the commands that users call."""
+    folder = tmp_path_factory.mktemp("trained")
+    _mmrec("simulate", "--items", "120", "--users", "150", "--days-before", "3", "--rate", "0", "--out", folder / "log")
+    releases = []
+    for seed in ("0", "1"):
+        store = folder / f"store-{seed}"
+        options = ("--epochs", "1", "--encoders", "id,attributes", "--dim", "16", "--seed", seed)
+        _mmrec("train", "--data", folder / "log", "--out", store, *options)
+        releases += [path for path in store.iterdir() if (path / "manifest.json").exists()]
+    items = [decode_item(line) for line in (folder / "log" / "catalogue.jsonl").read_bytes().splitlines()]
+    return folder, releases, items
+
+
+@pytest.fixture
+def announce(settings: Settings, topics: Topics) -> Callable[[Path], str]:
+    def tell(path: Path) -> str:
+        message = announcement(path)
+        with BatchProducer(settings) as producer:
+            producer.send(topics.releases, encode_release(message), key=b"hybrid")
+        return message.version
+
+    return tell
+
+
+def view(user: str, item: CatalogueItem) -> BehaviourEvent:
+    return View(user_id=user, item_id=item.item_id, ts=int(time.time() * 1000))
+
+
+def test_a_new_release_takes_over_without_dropping_an_event(
+    settings: Settings,
+    topics: Topics,
+    tmp_path: Path,
+    trained: tuple[Path, list[Path], list[CatalogueItem]],
+    announce: Callable[[Path], str],
+) -> None:
+    _, (first, second), items = trained
+    first_version = announce(first)
+    with WorkerProcess(settings, tmp_path / "worker.log") as worker:
+        worker.wait_ready()
+        assert worker.status()["release"] == first_version
+        second_version, sent = announce(second), 0
+
+        def taken_over() -> bool:
+            nonlocal sent
+            sent += publish(settings, [view(f"user-{sent + n}", items[(sent + n) % 60]) for n in range(5)])
+            return any(one.release == second_version for one in lists(settings))
+
+        wait_for("lists of the second release", taken_over)
+        wait_for("every event folded", lambda: folded(settings) == sent)
+        found = wait_for("a list for every user", lambda: len(all_ := newest_lists(settings)) == sent and all_)
+    assert {one.release for one in found.values()} <= {first_version, second_version}
+    assert all(one.strategy == "hybrid" and one.items for one in found.values())
+    for one in found.values():
+        for item in one.items:
+            mixed = one.alpha * item.p_user + (1 - one.alpha) * item.p_item
+            assert item.score == pytest.approx(mixed, rel=1e-3, abs=1e-6)
+
+
+def test_a_damaged_release_is_refused_and_the_old_one_goes_on(
+    settings: Settings,
+    topics: Topics,
+    tmp_path: Path,
+    trained: tuple[Path, list[Path], list[CatalogueItem]],
+    announce: Callable[[Path], str],
+) -> None:
+    _, (first, second), items = trained
+    version = announce(first)
+    damaged = tmp_path / second.name
+    shutil.copytree(second, damaged)
+    message = announcement(damaged)
+    # Announced whole, then changed by one byte: what is loaded is what was announced, or nothing.
+    ranker = damaged / "ranker.onnx"
+    content = bytearray(ranker.read_bytes())
+    content[len(content) // 2] ^= 1
+    ranker.write_bytes(content)
+    with WorkerProcess(settings, tmp_path / "worker.log") as worker:
+        worker.wait_ready()
+        with BatchProducer(settings) as producer:
+            producer.send(topics.releases, encode_release(message), key=b"hybrid")
+        wait_for("a refusal in the log", lambda: "is not used" in worker.log.read_text())
+        assert "ranker.onnx" in worker.log.read_text()
+        publish(settings, [view("ann", items[0])])
+        one = wait_for("ann's list", lambda: newest_lists(settings).get("ann"))
+    assert one.release == version
+    assert one.items
+
+
+def test_a_product_published_now_is_recommendable_without_a_retrain(
+    settings: Settings,
+    topics: Topics,
+    tmp_path: Path,
+    trained: tuple[Path, list[Path], list[CatalogueItem]],
+    announce: Callable[[Path], str],
+) -> None:
+    _, (first, _), items = trained
+    announce(first)
+    model = items[0]
+    newcomer = CatalogueItem(
+        item_id="brand-new", title=model.title, category=model.category, brand=model.brand, price=model.price
+    )
+    with WorkerProcess(settings, tmp_path / "worker.log", list_size=200) as worker:
+        worker.wait_ready()
+        publish(settings, [view("ann", model)])
+        before = wait_for("ann's list", lambda: newest_lists(settings).get("ann"))
+        assert "brand-new" not in {item.item_id for item in before.items}
+        with BatchProducer(settings) as producer:
+            producer.send(topics.catalogue, encode_item(newcomer), key=b"brand-new")
+
+        def recommended() -> bool:
+            publish(settings, [view("ann", model)])
+            return "brand-new" in {item.item_id for item in newest_lists(settings)["ann"].items}
+
+        wait_for("the newcomer in a list", recommended)
+        # Seen once, it is history like any other item.
+        publish(settings, [view("bob", newcomer)])
+        one = wait_for("bob's list", lambda: newest_lists(settings).get("bob"))
+        assert one.strategy == "hybrid"
+
+
+def _mmrec(*arguments: object) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mmrec_stream", *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
