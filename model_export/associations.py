@@ -1,19 +1,27 @@
 """p_item's side of a release: what items say of each other, as K weighted neighbours of each item.
 
-A row mixes what followed the item in behaviour (directed, recency-weighted) with what resembles it by its vector.
-Where behaviour has seen an item often, it decides; where it has not, content does.
+A row mixes what followed the item in behaviour (directed, recency-weighted) with what resembles it by content: by its
+learned vector, its feature columns, or the words and labels that describe it. Where behaviour has seen an item often,
+it decides; where it has not, content does.
 """
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.evaluation.dataset import Interactions
+from mmrec_stream.ranking.content import words
 from mmrec_stream.ranking.items import CONTENT_TEMPERATURE
 from model_export.baselines.item_item import content_neighbours, directed_cooccurrence, directed_ease
 from model_export.config import Associations, ModelConfig
+from model_export.encoders import PRECOMPUTED, Attributes, LstmText
+from model_export.inputs import Inputs
 
 
 @dataclass(frozen=True)
@@ -28,30 +36,71 @@ class AssociationSettings:
     """Exponent of an item's frequency that its weight as a neighbour is divided by: 0 favours popular items."""
     trust: float = 2.0
     """Occurrences at which behaviour and content weigh the same in an item's row."""
+    content: tuple[str, ...] = ("vectors",)
+    """Which sources of content count, in equal parts; see `ContentSources`."""
+
+
+class ContentSources:
+    """The likenesses of items that content can be asked for, each computed once, when it is first asked for."""
+
+    def __init__(self, inputs: Inputs, names: Sequence[str], vectors: NDArray[np.float32], neighbours: int) -> None:
+        """What there is to compare.
+
+        Args:
+            inputs: What is known of the items.
+            names: The encoders in use: what no encoder reads is not compared either.
+            vectors: The items' learned vectors, (items, d).
+            neighbours: How many an item keeps of each source.
+        """
+        self._keep = min(neighbours, max(len(vectors) - 1, 0))
+        self._compared: dict[str, NDArray[np.float32] | sp.csr_matrix] = {"vectors": vectors}
+        for column, values in inputs.content.features.items():
+            if column in names or PRECOMPUTED + column in names:
+                self._compared[column] = values
+        if LstmText.name in names or Attributes.name in names:
+            described = _described(inputs.catalogue)
+            if described.nnz:
+                self._compared["description"] = described
+        self._weights: dict[str, sp.csr_matrix] = {}
+
+    def choices(self) -> list[tuple[str, ...]]:
+        """Each source alone, each pair, and all of them."""
+        names = list(self._compared)
+        some = [chosen for size in (1, 2, len(names)) for chosen in combinations(names, size)]
+        return list(dict.fromkeys(some))
+
+    def rows(self, chosen: Sequence[str]) -> sp.csr_matrix:
+        """Distributions over the items that resemble each item, (items, items), equal parts of the chosen sources."""
+        parts = [self._of(name) for name in chosen]
+        return _distributions(sp.csr_matrix(sum(parts[1:], parts[0])))
+
+    def _of(self, name: str) -> sp.csr_matrix:
+        if name not in self._weights:
+            compared = self._compared[name]
+            if self._keep:
+                weights = content_neighbours(compared, self._keep)
+                weights.data = np.exp((weights.data - 1.0) / CONTENT_TEMPERATURE)
+            else:
+                weights = sp.csr_matrix(np.zeros((compared.shape[0],) * 2, dtype=np.float32))
+            self._weights[name] = _distributions(weights)
+        return self._weights[name]
 
 
 def association_rows(
-    config: ModelConfig,
-    log: Interactions,
-    vectors: NDArray[np.float32],
-    settings: AssociationSettings,
-    content: sp.csr_matrix | None = None,
+    config: ModelConfig, log: Interactions, content: ContentSources, items: int, settings: AssociationSettings
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """The release's neighbours and weights, as of `neighbour_rows`.
 
     Args:
         config: Which associations, and how many.
         log: What behaviour is counted from.
-        vectors: Item vectors (items, d).
+        content: What resembles what.
+        items: Number of items.
         settings: How a row is made.
-        content: `content_weights` of the vectors, where they are known already.
     """
-    items = len(vectors)
     behaviour = behaviour_weights(config.associations, log, items, settings, repeats=config.repeats)
-    if content is None:
-        content = content_weights(vectors, config.neighbours)
     support = np.bincount(log.items, minlength=items)
-    return neighbour_rows(behaviour, content, support, settings.trust, config.neighbours)
+    return neighbour_rows(behaviour, content.rows(settings.content), support, settings.trust, config.neighbours)
 
 
 def behaviour_weights(
@@ -71,15 +120,6 @@ def behaviour_weights(
     return weights
 
 
-def content_weights(vectors: NDArray[np.float32], neighbours: int) -> sp.csr_matrix:
-    """Weights (items, items), not yet normalised, of what resembles what by its vector (items, d)."""
-    if len(vectors) < 2:
-        return sp.csr_matrix(np.zeros((1, 1), dtype=np.float32))
-    content = content_neighbours(vectors, min(neighbours, len(vectors) - 1))
-    content.data = np.exp((content.data - 1.0) / CONTENT_TEMPERATURE)
-    return content
-
-
 def neighbour_rows(
     behaviour: sp.csr_matrix, content: sp.csr_matrix, support: NDArray[np.int64], trust: float, neighbours: int
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
@@ -87,7 +127,7 @@ def neighbour_rows(
 
     Args:
         behaviour: (items, items), as `behaviour_weights` gives it.
-        content: (items, items), as `content_weights` gives it.
+        content: (items, items), as `ContentSources.rows` gives it.
         support: How often each item occurs in the log, (items,).
         trust: See `AssociationSettings`.
         neighbours: K.
@@ -95,13 +135,29 @@ def neighbour_rows(
     share = support / (support + trust)
     # An item without any successor has only content to go by, however often it occurs.
     share = np.where(np.diff(behaviour.indptr) > 0, share, 0.0)
-    mixed = sp.csr_matrix(sp.diags(share) @ _distributions(behaviour) + sp.diags(1.0 - share) @ _distributions(content))
+    mixed = sp.csr_matrix(sp.diags(share) @ _distributions(behaviour) + sp.diags(1.0 - share) @ content)
     return _heaviest(mixed, neighbours)
 
 
 def _distributions(matrix: sp.csr_matrix) -> sp.csr_matrix:
     sums = np.asarray(matrix.sum(axis=1)).ravel()
     return sp.csr_matrix(sp.diags(1.0 / np.maximum(sums, 1e-12)) @ matrix)
+
+
+def _described(catalogue: Sequence[CatalogueItem]) -> sp.csr_matrix:
+    """TF-IDF of the words and labels of each item, (items, terms); Salton and Buckley (1988), with binary counts."""
+    terms = [
+        {*words(item), *(f"tag {tag}" for tag in item.tags), f"category {item.category}", f"brand {item.brand}"}
+        for item in catalogue
+    ]
+    counts = Counter(term for described in terms for term in described)
+    # A term of one item alone compares it with nothing, and one of all items tells none apart.
+    shared = [term for term, count in counts.items() if 1 < count < len(catalogue)]
+    number = {term: index for index, term in enumerate(shared)}
+    entries = [(row, number[term]) for row, described in enumerate(terms) for term in described if term in number]
+    row, column = np.array(entries, dtype=np.int64).reshape(-1, 2).T
+    rarity = np.array([np.log(len(catalogue) / counts[term]) for term in shared], dtype=np.float32)
+    return sp.csr_matrix((rarity[column], (row, column)), shape=(len(catalogue), len(shared)))
 
 
 def _heaviest(matrix: sp.csr_matrix, keep: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:

@@ -4,7 +4,7 @@ In this order: how an association row is made (NDCG of p_item), how much each pl
 (likelihood of p_item), the temperature of p_user (likelihood), and α by history length (NDCG of the mix).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mmrec_stream.evaluation.dataset import Interactions
 from mmrec_stream.evaluation.splits import Cases
 from mmrec_stream.ranking.types import Features
-from model_export.associations import AssociationSettings, association_rows, content_weights
+from model_export.associations import AssociationSettings, ContentSources, association_rows
 from model_export.config import ModelConfig
 from model_export.hybrid import Report, ndcg_at_10, request_batches, table_of
 from model_export.ranker import BUCKETS, Ranker, Request, Table
@@ -50,6 +50,7 @@ def calibrate(
     config: ModelConfig,
     log: Interactions,
     vectors: NDArray[np.float32],
+    content: ContentSources,
     cases: Cases,
     features: Features | None,
     report: Report,
@@ -62,7 +63,6 @@ def calibrate(
     """
     if features is None:
         return AssociationSettings()
-    content = content_weights(vectors, config.neighbours)
     few = np.arange(min(len(cases), max(1, CASES_TIMES_ITEMS // max(len(vectors), 1))))
     cases, features = cases.where(few), features.part(slice(len(few)))
     batches = list(request_batches(features))
@@ -71,11 +71,12 @@ def calibrate(
         return float(ndcg_at_10(_p_item(ranker, batches, make(settings)), cases, mask_history=mask_history).mean())
 
     def make(settings: AssociationSettings) -> Table:
-        return table_of(vectors, *association_rows(config, log, vectors, settings, content))
+        return table_of(vectors, *association_rows(config, log, content, len(vectors), settings))
 
     chosen = AssociationSettings()
     best = p_item_quality(chosen)
-    for name, values in GRID.items():
+    grid: dict[str, Sequence[object]] = {**GRID, "content": content.choices()}
+    for name, values in grid.items():
         for settings in [_with(chosen, name, value) for value in values]:
             if (quality := p_item_quality(settings)) > best:
                 best, chosen = quality, settings
@@ -87,8 +88,8 @@ def calibrate(
     return chosen
 
 
-def _with(settings: AssociationSettings, name: str, value: float) -> AssociationSettings:
-    return replace(settings, **{name: value})
+def _with(settings: AssociationSettings, name: str, value: object) -> AssociationSettings:
+    return replace(settings, **{name: value})  # type: ignore[arg-type]
 
 
 def _p_item(ranker: Ranker, batches: list[Request], table: Table) -> NDArray[np.float32]:

@@ -15,7 +15,7 @@ from mmrec_stream.errors import UserError
 from mmrec_stream.evaluation.dataset import Dataset, Interactions
 from mmrec_stream.evaluation.splits import Split
 from mmrec_stream.ranking.types import Features
-from model_export.associations import association_rows
+from model_export.associations import ContentSources, association_rows
 from model_export.calibration import calibrate
 from model_export.config import ModelConfig
 from model_export.encoders import INITIAL_LENGTH
@@ -112,14 +112,18 @@ def fit(
     report = trainer.report
     vectors, shares = trainer.table()
     ranker = Ranker(trainer.users, config).eval()
-    settings = calibrate(ranker, config, log, vectors, validation, features, report, mask_history=split.mask_history)
+    content = ContentSources(inputs, trainer.items.names, vectors, config.neighbours)
+    settings = calibrate(
+        ranker, config, log, vectors, content, validation, features, report, mask_history=split.mask_history
+    )
     if split.refit is not None:
         log = without_impressions(split.refit)
         trainer = learn(log, report.best_epoch, None)
         vectors, shares = trainer.table()
+        content = ContentSources(inputs, trainer.items.names, vectors, config.neighbours)
         ranker.users = trainer.users.eval()
     report.modality_weights = trainer.items.shares_by_name(torch.from_numpy(shares))
-    rows = association_rows(config, log, vectors, settings)
+    rows = association_rows(config, log, content, dataset.items, settings)
     report.seconds = time.monotonic() - began
     return TrainedModel(config, dataset, inputs, trainer.items, ranker, vectors, *rows, report)
 

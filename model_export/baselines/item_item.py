@@ -110,21 +110,22 @@ def directed_ease(
     return np.asarray(weights, dtype=np.float32)
 
 
-def content_neighbours(features: NDArray[np.float32], neighbours: int, block: int = 1024) -> sp.csr_matrix:
+def content_neighbours(features: Matrix | sp.csr_matrix, neighbours: int, block: int = 1024) -> sp.csr_matrix:
     """Cosine similarity of each item to its nearest ones by content, (items, items); rows of zeros have none.
 
     Args:
-        features: (items, width); a zero row is an item without this modality.
+        features: (items, width), dense or sparse; a zero row is an item without this modality.
         neighbours: How many to keep of each item.
         block: Rows compared at a time, which bounds memory to 4 · block · items bytes.
     """
-    norms = np.linalg.norm(features, axis=1, keepdims=True)
-    unit = features / np.maximum(norms, 1e-12)
-    items = len(unit)
+    unit = _unit_rows(features)
+    items = unit.shape[0]
     keep = min(neighbours, items - 1)
+    transposed = sp.csr_matrix(unit.T) if isinstance(unit, sp.csr_matrix) else unit.T
     rows, cols, values = [], [], []
     for start in range(0, items, block):
-        similarity = unit[start : start + block] @ unit.T
+        product = unit[start : start + block] @ transposed
+        similarity = np.asarray(product.toarray() if sp.issparse(product) else product, dtype=np.float32)
         own = np.arange(len(similarity))
         similarity[own, start + own] = -np.inf
         best = np.argpartition(similarity, items - keep, axis=1)[:, items - keep :]
@@ -145,6 +146,13 @@ def history_matrix(cases: Cases, items: int, decay: float) -> sp.csr_matrix:
     seen = cases.log.items[np.repeat(cases.starts, lengths) + inner]
     weights = np.power(decay, ages).astype(np.float32)
     return sp.csr_matrix((weights, (owners, seen)), shape=(len(cases), items))
+
+
+def _unit_rows(features: Matrix | sp.csr_matrix) -> Matrix | sp.csr_matrix:
+    if isinstance(features, sp.csr_matrix):
+        squares = np.asarray(features.multiply(features).sum(axis=1)).ravel()
+        return sp.csr_matrix(sp.diags(1.0 / np.maximum(np.sqrt(squares), 1e-12)) @ features).astype(np.float32)
+    return np.asarray(features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12), dtype=np.float32)
 
 
 def _windows(
