@@ -98,6 +98,44 @@ def train(
         console.print("stopped")
 
 
+def compress(
+    release: Annotated[Path, typer.Argument(help="Folder of a release of full precision.")],
+    data: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder with events.jsonl and catalogue.jsonl, to judge on its end.")
+    ],
+    to: Annotated[list[str] | None, typer.Option(help="fp16, int8; may be given twice. Default: both.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the variants go. Default: beside the release.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads that are timed.")] = 1,
+) -> None:
+    """Write smaller variants of a release, and say what each costs in quality and gains in time.
+
+    NDCG@10 is taken on the newest events of the data, times are the median of 30 runs here. The workers are not told:
+    copy a variant to where releases are kept and announce it, if it is worth it.
+
+    Example: `mmrec compress var/releases/20261124T064500Z-3f2a --data log --to int8`
+    """
+    from rich.console import Console
+
+    from mmrec_stream.evaluation.sources import read_folder
+    from model_export.compress import compress_release, measure
+    from model_export.rounds import release_split
+    from model_export.terminal import variants_table
+
+    wanted = to or ["fp16", "int8"]
+    if wrong := [name for name in wanted if name not in ("fp16", "int8")]:
+        raise UserError(f"--to {wrong[0]}: choose fp16 or int8")
+    dataset = read_folder(data)
+    cases = release_split(dataset).validation
+    measured = {release.name: measure(release, dataset, cases, threads)}
+    for name in wanted:
+        variant = compress_release(release, "fp16" if name == "fp16" else "int8", out or release.parent)
+        measured[variant.name] = measure(variant, dataset, cases, threads)
+        typer.echo(variant)
+    Console(stderr=True).print(variants_table(measured))
+
+
 def _read(console: "Console", settings: Settings, data: Path | None) -> "Dataset":
     from mmrec_stream.evaluation.sources import read_folder, read_topics
 

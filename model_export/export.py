@@ -157,6 +157,19 @@ def random_inputs(
     }
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Exporter and quantiser print and warn about their own internals; what matters is checked afterwards."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+
+
 def _export(
     module: nn.Module,
     example: Sequence[NDArray[np.generic]],
@@ -176,7 +189,7 @@ def _export(
         for name in inputs
     )
     module.eval()
-    with _quiet():
+    with quiet():
         program = torch.onnx.export(
             _Positional(module, dict(constants or {})),
             tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in example),
@@ -264,16 +277,3 @@ def _tensor(value: onnx.ValueInfoProto) -> TensorSpec:
         dtype=str(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)),
         shape=[dim.dim_param or dim.dim_value for dim in kind.shape.dim],
     )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter prints and warns about its own internals; what matters is checked afterwards."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)

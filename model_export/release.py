@@ -2,16 +2,16 @@
 
 import io
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 import numpy as np
-import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from mmrec_stream.evaluation.splits import next_clicks
-from mmrec_stream.ranking.scorer import OUTPUTS, TABLE_INPUTS
+from mmrec_stream.ranking.scorer import OUTPUTS
 from mmrec_stream.releases import folder
 from mmrec_stream.releases.folder import write_release
 from mmrec_stream.releases.manifest import AlphaBucket, Dimensions, Manifest, TrainingData
@@ -69,7 +69,7 @@ def build_release(model: TrainedModel, store: Path, created_ms: int, version: st
             last=int(log.times.max()),
         ),
         opset=OPSET,
-        graphs={name.removesuffix(".onnx"): signature(graph) for name, graph in graphs.items()},
+        graphs={_stem(name): signature(graph) for name, graph in graphs.items()},
         seed=model.config.seed,
     )
     arrays = {
@@ -81,13 +81,13 @@ def build_release(model: TrainedModel, store: Path, created_ms: int, version: st
     files |= {name: npy_bytes(array) for name, array in arrays.items()}
     files[folder.ITEMS] = msgspec.json.encode(list(model.dataset.item_ids))
     files[folder.VOCABULARIES] = msgspec.json.encode(model.inputs.vocabularies)
-    files[folder.GOLDEN] = npz_bytes(golden(model, graphs))
+    files[folder.GOLDEN] = npz_bytes(golden(model, files))
     path = store / version
     write_release(path, files, manifest)
     return path
 
 
-def golden(model: TrainedModel, graphs: dict[str, onnx.ModelProto]) -> Arrays:
+def golden(model: TrainedModel, files: Mapping[str, bytes]) -> Arrays:
     """Inputs and outputs of both graphs, by `graph/in/name` and `graph/out/name`, on real users and items.
 
     The item table is not among them: it is the release's own.
@@ -98,25 +98,34 @@ def golden(model: TrainedModel, graphs: dict[str, onnx.ModelProto]) -> Arrays:
     (request,) = request_batches(case_features(cases, model.dataset, model.inputs, model.config))
     users: Arrays = {name: tensor.numpy() for name, tensor in request._asdict().items()}
     users["k"] = np.array([min(GOLDEN_PLACES, len(model.vectors))], dtype=np.int64)
-    table: Arrays = dict(
-        zip(
-            TABLE_INPUTS,
-            (model.vectors, model.neighbours, model.neighbour_weights, np.ones(len(model.vectors), dtype=bool)),
-            strict=True,
-        )
-    )
+    table: Arrays = {
+        "item_vectors": model.vectors,
+        "neighbours": model.neighbours,
+        "neighbour_weights": model.neighbour_weights,
+        "available": np.ones(len(model.vectors), dtype=bool),
+    }
     feed = model.inputs.content.feed()
     content: Arrays = {name: feed[name][:GOLDEN_USERS] for name in ContentEncoder(model.items).inputs}
+    inputs = {f"{_stem(folder.RANKER)}/in/{name}": value for name, value in users.items()}
+    inputs |= {f"{_stem(folder.ITEM_ENCODER)}/in/{name}": value for name, value in content.items()}
+    return inputs | golden_outputs(inputs, table, files)
+
+
+def golden_outputs(inputs: Arrays, table: Arrays, files: Mapping[str, bytes]) -> Arrays:
+    """What the graphs give for golden inputs, by `graph/out/name`.
+
+    Args:
+        inputs: By `graph/in/name`.
+        table: The item table, by the names of the ranker's inputs.
+        files: The graphs, by file name.
+    """
     found: Arrays = {}
-    for name, graph in graphs.items():
-        session = ort.InferenceSession(serialize(graph), providers=["CPUExecutionProvider"])
-        is_ranker = name == folder.RANKER
-        own = users if is_ranker else content
-        outputs = OUTPUTS if is_ranker else ("vectors",)
-        prefix = name.removesuffix(".onnx")
-        results = session.run(list(outputs), own | table if is_ranker else own)
-        found |= {f"{prefix}/in/{key}": value for key, value in own.items()}
-        found |= {f"{prefix}/out/{key}": value for key, value in zip(outputs, results, strict=True)}
+    for file, outputs, shared in ((folder.RANKER, OUTPUTS, table), (folder.ITEM_ENCODER, ("vectors",), {})):
+        prefix = f"{_stem(file)}/in/"
+        own = {name.removeprefix(prefix): value for name, value in inputs.items() if name.startswith(prefix)}
+        session = ort.InferenceSession(files[file], providers=["CPUExecutionProvider"])
+        results = session.run(list(outputs), own | shared)
+        found |= {f"{_stem(file)}/out/{name}": value for name, value in zip(outputs, results, strict=True)}
     return found
 
 
@@ -134,3 +143,7 @@ def npz_bytes(arrays: Arrays) -> bytes:
         for name, array in sorted(arrays.items()):
             archive.writestr(zipfile.ZipInfo(f"{name}.npy"), npy_bytes(array))
     return buffer.getvalue()
+
+
+def _stem(file: str) -> str:
+    return file.removesuffix(".onnx")

@@ -6,6 +6,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from mmrec_stream.releases import Manifest
+from model_export.compress import Measured
 from model_export.training import Progress
 
 
@@ -57,6 +58,22 @@ def release_summary(manifest: Manifest) -> Table:
     table.add_row("α by history length", ", ".join(f"{b.min_history}+: {b.alpha:.2f}" for b in manifest.alpha))
     table.add_row("validation", _pairs(manifest.metrics))
     table.add_row("compression", manifest.compression)
+    return table
+
+
+def variants_table(measured: dict[str, Measured]) -> Table:
+    """Variants of a release beside each other, the one of full precision first."""
+    table = Table("release", "NDCG@10", "µs a user, alone", "µs a user, 64 at once", "µs an item", "graphs, KB")
+    for name, one in measured.items():
+        alone, together = one.us_per_user.values()
+        table.add_row(
+            name,
+            f"{one.ndcg:.4f}",
+            f"{alone:,.0f}",
+            f"{together:,.1f}",
+            f"{one.us_per_item:,.0f}",
+            f"{one.graph_bytes / 1000:,.0f}",
+        )
     return table
 
 
