@@ -72,6 +72,7 @@ def test_a_wrong_field_is_named(name: str, field: str) -> None:
         ({"user_id": 17}, r"\$\.user_id"),
         ({"user_id": "x" * 129}, r"\$\.user_id"),
         ({"price": -1}, r"\$\.price"),
+        ({"price": 1e13}, r"\$\.price"),
         ({"v": 2}, r"\$\.v"),
         ({"type": "glance"}, r"\$\.type"),
         ({"type": None}, r"\$\.type"),

@@ -95,6 +95,7 @@ def test_rows_that_cannot_be_events_are_told_with_line_field_and_reason(tmp_path
         good.replace("35.79", "-1"),
         good.replace(",44,", f",{'x' * 200},"),
         good.replace(" 00:00:00 UTC", ""),
+        good.replace("35.79", "inf"),
         good,
     ]
     path = write(tmp_path / "oct.csv", REES46 + "".join(rows))
@@ -111,6 +112,7 @@ def test_rows_that_cannot_be_events_are_told_with_line_field_and_reason(tmp_path
         9: ("price", "Expected `float` >= 0.0, not '-1'"),
         10: ("item_id", f"Expected `str` of length <= 128, not '{'x' * 200}'"),
         11: ("ts", "'2019-10-01' is no time like %Y-%m-%d %H:%M:%S UTC"),
+        12: ("price", "Expected `float` <= 1000000000000.0, not 'inf'"),
     }
     by_line = {reject.line: reject.row for reject in rejects}
     assert by_line[3] == rows[1].strip()
