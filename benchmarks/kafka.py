@@ -57,7 +57,7 @@ class Cluster:
         metadata = self.admin.list_topics(topic, timeout=30).topics.get(topic)
         return len(metadata.partitions) if metadata and not metadata.error else 0
 
-    def load(self, topic: str, messages: Iterable[Message]) -> int:
+    def load(self, topic: str, messages: Iterable[Message], *, compression: str = "none") -> int:
         """Produce `messages` to the partitions they name; returns how many, once all are delivered."""
         producer = Producer(
             {
@@ -66,6 +66,7 @@ class Cluster:
                 # Large batches: loading is not what is measured, and consumers get the broker's usual fetch sizes.
                 "linger.ms": 50,
                 "batch.size": 500_000,
+                "compression.type": compression,
                 "queue.buffering.max.messages": 1_000_000,
             }
         )
@@ -93,9 +94,13 @@ class Cluster:
         except KafkaException:
             return 0
 
+    def first_appended(self, topic: str) -> int | None:
+        """When the broker appended the earliest record of a topic, ms; None while there is none."""
+        return min(self._times(topic, newest=False), default=None)
+
     def last_appended(self, topic: str) -> int | None:
         """When the broker appended the newest record of a topic, ms; None while there is none."""
-        return max(self._times(topic), default=None)
+        return max(self._times(topic, newest=True), default=None)
 
     def size(self, topic: str) -> int:
         """The sum of the end offsets of a topic's partitions."""
@@ -103,14 +108,14 @@ class Cluster:
         places = [TopicPartition(topic, partition) for partition in range(self.partitions(topic))]
         return sum(end[1] for end in (reader.get_watermark_offsets(place, timeout=10) for place in places) if end)
 
-    def _times(self, topic: str) -> list[int]:
-        """Append times of the newest record of each partition that has one."""
+    def _times(self, topic: str, *, newest: bool) -> list[int]:
+        """Append times of the newest or earliest record of each partition that has one."""
         times: list[int] = []
         reader = self._reader()
         for partition in range(self.partitions(topic)):
             low, high = reader.get_watermark_offsets(TopicPartition(topic, partition), timeout=10) or (0, 0)
             if high > low:
-                reader.assign([TopicPartition(topic, partition, high - 1)])
+                reader.assign([TopicPartition(topic, partition, high - 1 if newest else low)])
                 record = reader.poll(10)
                 if record is not None and record.error() is None:
                     times.append(record.timestamp()[1])

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from confluent_kafka import Producer
 
 from benchmarks import events
 from benchmarks.kafka import Cluster, running_broker
@@ -18,10 +17,9 @@ from benchmarks.probe import Observation, Probe
 from benchmarks.processes import mmrec, peer, running
 from benchmarks.release import write_synthetic_release
 from benchmarks.results import Report, Target, console
-from benchmarks.stream import PARTITIONS, create_topics, worker_env
+from benchmarks.serving import announce
+from benchmarks.workload import PARTITIONS, create_topics, worker_env
 from mmrec_stream.brokers.base import Broker, free_port
-from mmrec_stream.contracts.releases import encode_release
-from mmrec_stream.releases.folder import announcement
 from mmrec_stream.settings import load_settings
 from mmrec_stream.topics import Topics
 
@@ -71,9 +69,7 @@ def mmrec_worker(cluster: Cluster, broker: Broker, folder: Path, release: Path, 
     env = worker_env(broker, prefix=PREFIX, app_id="latency", data_dir=folder, **settings)
     create_topics(cluster, prefix=PREFIX, app_id="latency")
     topics = Topics.of(load_settings(prefix=PREFIX))
-    producer = Producer({"bootstrap.servers": broker.bootstrap, "log_level": 0})
-    producer.produce(topics.releases, encode_release(announcement(release)), b"default")
-    producer.flush(30)
+    announce(broker, PREFIX, release)
     with running(mmrec("worker"), env=env) as system:
         system.logged("ready: partitions", timeout=60)
         probe = Probe(broker.bootstrap, topics.clicks, topics.recommendations, PARTITIONS)

@@ -61,6 +61,10 @@ class System:
             time.sleep(0.01)
         raise self.failure(f"no {text!r} in its log")
 
+    def lines(self, text: str) -> list[str]:
+        """The lines of the process's log so far that have `text`."""
+        return [line for line in self._read_log().decode(errors="replace").splitlines() if text in line]
+
     def alive(self) -> bool:
         """Whether the process runs."""
         return self.process.poll() is None
@@ -72,6 +76,8 @@ class System:
 
     def stop(self, *, kill: bool = False, patience: float = 20.0) -> None:
         """End the process: politely, or after `patience` seconds not so; at once with `kill`."""
+        if self._log.closed:
+            return
         if self.alive():
             self.process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
             try:

@@ -14,12 +14,11 @@ from benchmarks.kafka import Cluster, running_broker, wait_committed
 from benchmarks.peers import kafka_streams
 from benchmarks.processes import mmrec, peer, running
 from benchmarks.results import Report, Target, console
+from benchmarks.workload import PARTITIONS, create_topics, worker_env
 from mmrec_stream.brokers.apache import kafka_home
 from mmrec_stream.brokers.base import Broker, free_port
 from mmrec_stream.settings import load_settings
-from mmrec_stream.topics import changelog_topic, topic_plan
-
-PARTITIONS = 4
+from mmrec_stream.topics import changelog_topic
 
 EVENTS = 2_000_000
 """Long enough (15 s at the target rate) that starting, warming up and the last commit are a few percent."""
@@ -80,26 +79,6 @@ def command(
             _ratios(report, rates)
         report.plot("throughput", lambda axes: _draw(axes, report))
         report.close()
-
-
-def worker_env(broker: Broker, *, prefix: str, app_id: str, data_dir: Path | str, **more: str) -> dict[str, str]:
-    """The environment of a `mmrec worker` on the benchmark's broker."""
-    return {
-        "MMREC_BOOTSTRAP": broker.bootstrap,
-        "MMREC_PREFIX": prefix,
-        "MMREC_APP_ID": app_id,
-        "MMREC_DATA_DIR": str(data_dir),
-        "MMREC_WEB_PORT": str(free_port()),
-        **{f"MMREC_{name.upper()}": value for name, value in more.items()},
-    }
-
-
-def create_topics(cluster: Cluster, *, prefix: str, app_id: str, partitions: int = PARTITIONS) -> None:
-    """Create what a worker needs and the cluster lacks, as `mmrec topics` would."""
-    plan = topic_plan(load_settings(prefix=prefix, app_id=app_id, partitions=partitions))
-    for spec in plan:
-        if not cluster.partitions(spec.name):
-            cluster.create(spec.name, spec.partitions, spec.config)
 
 
 def _systems(java: Path | None) -> dict[str, Callable[[Run], float]]:
