@@ -6,7 +6,9 @@ No Docker engine is needed: the compose file is judged by the specification's ow
 import re
 import subprocess
 import sys
+import threading
 import tomllib
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -191,3 +193,31 @@ def test_images_are_pinned_not_root_and_know_whether_they_are_well(stages: dict[
     names = re.findall(r"MMREC_(\w+)=", " ".join(environment))
     assert names
     assert {name.lower() for name in names} <= set(Settings.model_fields)
+
+
+@pytest.mark.parametrize(("status", "well"), [(200, True), (503, False), (None, False)])
+def test_the_health_check_hears_what_a_worker_says(
+    status: int | None, well: bool, stages: dict[str, list[tuple[str, str]]]
+) -> None:
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status or 0 if self.path == "/health" else 404)
+            self.end_headers()
+
+        def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002
+            pass
+
+    (check,) = [value for kind, value in stages["worker"] if kind == "HEALTHCHECK"]
+    python, *arguments = yaml.safe_load(check[check.index("[") :])
+    assert python == "python"
+    with HTTPServer(("127.0.0.1", 0), Page) as server:
+        port = server.server_port
+        if status is None:
+            server.server_close()
+        else:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+        command = [sys.executable, *(argument.replace("6066", str(port)) for argument in arguments)]
+        result = subprocess.run(command, capture_output=True, timeout=20, check=False)
+        if status is not None:
+            server.shutdown()
+    assert (result.returncode == 0) == well
