@@ -17,6 +17,7 @@ from faust.types import TP
 from mode import Service
 
 from mmrec_stream.kafka.reader import read_batches, spans
+from mmrec_stream.ranking.popularity import recent_weights
 from mmrec_stream.settings import Settings
 from streams.store import ProfileStore, restore
 from streams.transport import MODE_LOG
@@ -37,6 +38,11 @@ class ProfileRecovery(Recovery):
 
     logger = MODE_LOG
     _reading: "asyncio.Future[Any] | None" = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._learned: set[int] = set()
+        """Partitions whose profiles have told what is popular. One that comes back has nothing to add."""
 
     @property
     def _stream(self) -> "StreamApp":
@@ -83,10 +89,20 @@ class ProfileRecovery(Recovery):
             rows = await self._read(_restore, self._stream.settings, store, changelog, behind, abandoned.is_set)
             seconds = time.monotonic() - started
             log.info("restored %d profile rows in %.2f s (%.0f rows/s)", rows, seconds, rows / max(seconds, 1e-9))
+            await self._learn(set(behind))
             consumer.resume_partitions(
                 {tp for tp in consumer.assignment() if tp.topic != changelog and tp.partition in behind}
             )
         self._stream.on_ready(held)
+
+    async def _learn(self, partitions: set[int]) -> None:
+        """Count what the restored profiles did lately as popular, once a partition."""
+        serving = self._stream.serving
+        for partition in partitions - self._learned:
+            rows = self._stream.store.rows(partition)
+            recent = await self._read(recent_weights, rows.records[: len(rows)], serving.catalogue)
+            serving.popularity.add(*recent)
+        self._learned |= partitions
 
     async def _go_on(self, partitions: set[TP], generation: int) -> None:
         """Fetch again from what is committed, for `partitions`."""

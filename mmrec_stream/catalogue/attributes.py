@@ -34,6 +34,10 @@ class Catalogue:
         """The item id of each row. Only for reading."""
         return self._ids
 
+    def rows(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """The row of each item key, `UNKNOWN` where it was never published; the shape of `keys`."""
+        return self._index.rows(keys)
+
     def update(self, items: Sequence[CatalogueItem]) -> None:
         """Take the newest state of items."""
         rows = self._rows([item.item_id for item in items])

@@ -31,4 +31,4 @@ def _agent(app: "StreamApp", topic: str) -> AgentT[Any]:
             await app.pipeline.accept(event, partial(consumer.begin, event.message))
             yield
 
-    return app.agent(channel, name=f"behaviour-{topic}", concurrency=1)(cast(Any, behaviour))
+    return app.agent(channel, name=f"behaviour-{topic}", concurrency=1)(cast("Any", behaviour))

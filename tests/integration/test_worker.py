@@ -141,6 +141,8 @@ def test_bad_input_goes_to_the_dead_letters_whole_and_harms_nothing(
 
 
 def test_a_user_nobody_knows_gets_what_is_popular(settings: Settings, topics: Topics, tmp_path: Path) -> None:
+    with BatchProducer(settings) as producer:
+        producer.send(topics.catalogue, encode_item(CatalogueItem(item_id="hit")), key=b"hit")
     with WorkerProcess(settings, tmp_path / "worker.log") as worker:
         worker.wait_ready()
         crowd = [View(user_id=f"user-{n}", item_id="hit" if n % 2 else f"item-{n}", ts=now_ms()) for n in range(200)]
@@ -148,8 +150,15 @@ def test_a_user_nobody_knows_gets_what_is_popular(settings: Settings, topics: To
         wait_for("the crowd folded", lambda: folded(settings) == 200)
         publish(settings, [View(user_id="newcomer", item_id="never seen before", ts=now_ms())])
         one = wait_for("the newcomer's list", lambda: newest_lists(settings).get("newcomer"))
-    assert one.strategy == "popular"
-    assert one.items[0].item_id == "hit"
+        assert worker.stop() == 0
+    # A worker that has just started knows it from the profiles that it restored.
+    with WorkerProcess(settings, tmp_path / "second.log") as worker:
+        worker.wait_ready()
+        publish(settings, [View(user_id="latecomer", item_id="never seen before", ts=now_ms())])
+        other = wait_for("the latecomer's list", lambda: newest_lists(settings).get("latecomer"))
+    for found in (one, other):
+        assert found.strategy == "popular"
+        assert found.items[0].item_id == "hit"
 
 
 def test_lists_leave_out_what_is_held_unavailable_or_withdrawn(
