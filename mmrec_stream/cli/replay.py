@@ -67,8 +67,8 @@ def replay(
 ) -> None:
     """Publish a file of events to the topics, in the file's order.
 
-    Rows that cannot be events are counted, the first few are shown, and all are written to a rejects file with line
-    number, field and reason.
+    Rows that cannot be events are counted, the first of each kind is shown, and all are written to a rejects file with
+    line number, field and reason.
 
     Examples: `mmrec replay 2019-Oct.csv.gz --format rees46 --catalogue --speed 100x --now first`;
     `mmrec replay mine.csv --mapping mine.toml`. docs/replay.md explains mapping files.
@@ -195,6 +195,8 @@ def _summary(rows: int, events: int, publisher: "Publisher", refused: "Rejects",
     if skipped := rows - events - refused.count:
         typer.echo(f"{skipped:>12,}  passed over")
     typer.echo(f"{refused.count:>12,}  rejected{f', see {refused.path}' if refused.count else ''}")
-    for reject in refused.first:
-        typer.echo(f"{'':14}line {reject.line}: {f'{reject.field} ' if reject.field else ''}{reject.reason}")
+    for field, count in refused.by_field.most_common():
+        first = refused.first[field]
+        more = f", and {count - 1:,} more with a wrong {field or 'form'}" if count > 1 else ""
+        typer.echo(f"{'':14}line {first.line}: {f'{field} ' if field else ''}{first.reason}{more}")
     typer.echo(f"{seconds:>12,.1f}  seconds, {events / seconds if seconds else 0:,.0f} events/s")

@@ -1,16 +1,14 @@
-"""The rows that could not be used: counted, the first few kept to show, all of them in a CSV file."""
+"""The rows that could not be used: counted by field, the first of each kept to show, all of them in a CSV file."""
 
 import csv
 import os
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
 from mmrec_stream.errors import UserError
 from mmrec_stream.replay.rows import Reject
-
-SHOWN = 5
-"""Rejects that are kept to show: enough to see what is wrong, few enough to read."""
 
 
 class Rejects:
@@ -24,7 +22,9 @@ class Rejects:
         """
         self.path = path
         self.count = 0
-        self.first: list[Reject] = []
+        self.first: dict[str, Reject] = {}
+        """The first reject of each field."""
+        self.by_field: Counter[str] = Counter()
         self._files = ExitStack()
         self._writer: Any = None
         if not os.access(path.parent, os.W_OK):
@@ -38,8 +38,8 @@ class Rejects:
             self._writer.writerow(["line", "field", "reason", "row"])
         self._writer.writerow([reject.line, reject.field, reject.reason, reject.row])
         self.count += 1
-        if len(self.first) < SHOWN:
-            self.first.append(reject)
+        self.by_field[reject.field] += 1
+        self.first.setdefault(reject.field, reject)
 
     def __enter__(self) -> Self:
         return self

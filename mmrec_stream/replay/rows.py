@@ -153,7 +153,8 @@ def explain(error: msgspec.ValidationError, fields: dict[str, Any]) -> tuple[str
     if "missing required" in text:
         return name, "is missing"
     reason = text.split(" - at ")[0]
-    return name, f"{reason}, not {fields[name]!r}" if name in fields else reason
+    reason = reason[0].lower() + reason[1:]
+    return name, f"is {fields[name]!r}, {reason}" if name in fields else reason
 
 
 def row_text(batch: pa.RecordBatch, at: int) -> str:

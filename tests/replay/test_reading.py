@@ -108,11 +108,11 @@ def test_rows_that_cannot_be_events_are_told_with_line_field_and_reason(tmp_path
         4: ("type", "'wishlist' has no place in type.values"),
         5: ("ts", "'2019-13-01 00:00:00 UTC' is no time like %Y-%m-%d %H:%M:%S UTC"),
         6: ("", "has 3 columns instead of 9"),
-        7: ("price", "Expected `float | null`, got `str`, not 'cheap'"),
-        9: ("price", "Expected `float` >= 0.0, not '-1'"),
-        10: ("item_id", f"Expected `str` of length <= 128, not '{'x' * 200}'"),
+        7: ("price", "is 'cheap', expected `float | null`, got `str`"),
+        9: ("price", "is '-1', expected `float` >= 0.0"),
+        10: ("item_id", f"is '{'x' * 200}', expected `str` of length <= 128"),
         11: ("ts", "'2019-10-01' is no time like %Y-%m-%d %H:%M:%S UTC"),
-        12: ("price", "Expected `float` <= 1000000000000.0, not 'inf'"),
+        12: ("price", "is 'inf', expected `float` <= 1000000000000.0"),
     }
     by_line = {reject.line: reject.row for reject in rejects}
     assert by_line[3] == rows[1].strip()

@@ -66,7 +66,7 @@ def test_every_row_is_an_event_or_a_reject(settings: Settings, topics: Topics, m
     assert re.search(r"\b1,200  rows read", result.stdout)
     assert re.search(rf"\b{len(published[topics.clicks])}  published to {re.escape(topics.clicks)}", result.stdout)
     assert re.search(r"\b24  rejected, see .*october\.csv\.rejects\.csv", result.stdout)
-    assert "line 9: user_id is missing" in result.stdout
+    assert "line 9: user_id is missing, and 23 more with a wrong user_id" in result.stdout
     with (october.parent / "october.csv.rejects.csv").open(newline="") as file:
         rejects = list(csv.DictReader(file))
     assert len(rejects) == 24
