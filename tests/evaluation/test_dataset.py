@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmrec_stream.contracts.behaviour import Click, EventType, Follow, Purchase
+from mmrec_stream.contracts.behaviour import BehaviourEvent, Click, EventType, Follow, Purchase
 from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.errors import UserError
 from mmrec_stream.evaluation.dataset import Dataset, Interactions, from_events, read_sequences
@@ -46,7 +46,7 @@ def test_a_wrong_sequence_file_is_refused_with_its_place(tmp_path: Path, text: s
 
 
 def test_events_become_interactions_edges_and_catalogue_entries() -> None:
-    events = [
+    events: list[BehaviourEvent] = [
         Purchase(user_id="anna", ts=T + 5, item_id="b", category="shoes", price=9.0),
         Click(user_id="anna", ts=T, item_id="a"),
         Follow(user_id="anna", ts=T, followed_user_id="bob"),

@@ -1,19 +1,21 @@
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from mmrec_stream.evaluation.dataset import Dataset
 from mmrec_stream.evaluation.methods import cold_cases, judge, recommend
-from mmrec_stream.evaluation.splits import Cases, leave_one_out
+from mmrec_stream.evaluation.splits import Cases, Split, leave_one_out
 from tests.evaluation.shops import chain_shop
 
 
 class _Next:
     """Knows the rule of the chain: the next item of the circle scores highest."""
 
-    def score(self, cases: Cases) -> np.ndarray:
+    def score(self, cases: Cases) -> NDArray[np.float32]:
         newest = np.array([cases.history(case)[-1] for case in range(len(cases))])
-        return -((np.arange(12)[None, :] - newest[:, None] - 1) % 12).astype(np.float32)
+        return np.asarray(-((np.arange(12)[None, :] - newest[:, None] - 1) % 12), dtype=np.float32)
 
-    def fit(self, dataset: object, split: object) -> None:
+    def fit(self, dataset: Dataset, split: Split) -> None:
         """Nothing to learn."""
 
 

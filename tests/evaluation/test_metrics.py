@@ -12,7 +12,9 @@ from mmrec_stream.evaluation.splits import Cases, Ragged, next_clicks
 def _random_run(seed: int, cases: int = 40, items: int = 30) -> tuple[NDArray[np.float32], Ragged]:
     generator = np.random.default_rng(seed)
     scores = generator.random((cases, items)).astype(np.float32)
-    targets = [generator.choice(items, generator.integers(1, 6), replace=False) for _ in range(cases)]
+    targets: list[NDArray[np.integer]] = [
+        generator.choice(items, generator.integers(1, 6), replace=False) for _ in range(cases)
+    ]
     return scores, Ragged.of(targets)
 
 

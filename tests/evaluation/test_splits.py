@@ -92,4 +92,4 @@ def test_ragged_lists_are_chosen_as_lists_are(lists: list[list[int]], data: st.D
 
 
 def _targets(split: Split) -> list[int]:
-    return split.test.targets.values.tolist()
+    return [int(item) for item in split.test.targets.values]

@@ -1,0 +1,102 @@
+"""One contract for every baseline: what any method of the table must do, on a shop whose rule is known."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mmrec_stream.evaluation.dataset import Dataset
+from mmrec_stream.evaluation.methods import Method, recommend
+from mmrec_stream.evaluation.metrics import hit_rate, hits
+from mmrec_stream.evaluation.splits import Split, leave_one_out, next_clicks
+from model_export.baselines import counting, factors, linear, towers
+from tests.evaluation.shops import chain_shop
+
+METHODS: dict[str, Callable[[int], Method]] = {
+    "popularity": counting.Popularity,
+    "item-knn": counting.ItemKnn,
+    "cooccurrence": counting.DirectedCooccurrence,
+    "content-knn": lambda seed: counting.ContentKnn("shape", seed),
+    "session-knn": counting.SessionKnn,
+    "ease": linear.Ease,
+    "ease-decayed": linear.DecayedEase,
+    "ease-directed": linear.DirectedEase,
+    "als": factors.Als,
+    "bpr": factors.Bpr,
+    "neural-cf": factors.NeuralCf,
+    "gru4rec": towers.Gru4Rec,
+    "sasrec": towers.SasRec,
+}
+
+COUNT_THE_ORDER = ("cooccurrence", "ease-directed")
+"""Methods that know exactly what comes next where a log has a rule."""
+
+LEARN_NEIGHBOURS = ("item-knn", "session-knn", "ease", "ease-decayed", "als", "content-knn", "gru4rec", "sasrec")
+"""Methods that find both ends of a stretch of the circle, one of which is the next item."""
+
+
+@pytest.fixture(scope="module")
+def shop() -> Dataset:
+    return chain_shop(users=240, items=12, length=6)
+
+
+@pytest.fixture(scope="module")
+def split(shop: Dataset) -> Split:
+    return leave_one_out(shop)
+
+
+@pytest.fixture(scope="module", params=sorted(METHODS))
+def fitted(request: pytest.FixtureRequest, shop: Dataset, split: Split) -> tuple[str, Method]:
+    method = METHODS[request.param](0)
+    method.fit(shop, split)
+    return request.param, method
+
+
+def test_every_item_of_every_case_has_a_finite_score(fitted: tuple[str, Method], shop: Dataset, split: Split) -> None:
+    scores = fitted[1].score(split.test)
+    assert scores.shape == (len(split.test), shop.items)
+    assert scores.dtype == np.float32
+    assert np.isfinite(scores).all()
+
+
+def test_a_case_is_scored_alone_as_in_company(fitted: tuple[str, Method], split: Split) -> None:
+    together = fitted[1].score(split.test.where(np.arange(8)))
+    alone = np.concatenate([fitted[1].score(split.test.where(np.array([case]))) for case in range(8)])
+    assert alone == pytest.approx(together, abs=1e-4)
+
+
+def test_targets_are_not_looked_at(fitted: tuple[str, Method], split: Split) -> None:
+    cases = split.test.where(np.arange(8))
+    others = replace(cases, targets=split.test.where(np.arange(8, 16)).targets)
+    assert (fitted[1].score(cases) == fitted[1].score(others)).all()
+
+
+def test_sessions_that_training_never_saw_are_served(fitted: tuple[str, Method], shop: Dataset) -> None:
+    strangers = chain_shop(users=120, items=12, length=3, seed=5).interactions
+    scores = fitted[1].score(next_clicks(strangers, shop.users).where(np.arange(4)))
+    assert np.isfinite(scores).all()
+
+
+def test_the_rule_of_the_shop_is_learned(fitted: tuple[str, Method], shop: Dataset, split: Split) -> None:
+    name, method = fitted
+    hit = hits(recommend(method, split.test, shop.items, 3), split.test.targets)
+    if name in COUNT_THE_ORDER:
+        assert hit_rate(hit, 1).mean() > 0.95
+    elif name in LEARN_NEIGHBOURS:
+        assert hit_rate(hit, 3).mean() > 0.6  # of seven items left, three by chance: .43
+
+
+def test_the_same_seed_gives_the_same_scores(shop: Dataset, split: Split) -> None:
+    first, second = factors.Bpr(7), factors.Bpr(7)
+    first.fit(shop, split)
+    second.fit(shop, split)
+    assert (first.score(split.test) == second.score(split.test)).all()
+
+
+def test_settings_are_chosen_on_validation_not_on_test(shop: Dataset, split: Split) -> None:
+    method, blind = counting.DirectedCooccurrence(), counting.DirectedCooccurrence()
+    method.fit(shop, split)
+    blind.fit(shop, replace(split, test=split.test.where(np.arange(0))))
+    assert method.settings == blind.settings
+    assert method.settings["backward"] == 0.0
