@@ -1,11 +1,12 @@
 """What the cluster has: topics and their configuration, group offsets; and making topics that are missing."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -16,7 +17,7 @@ from confluent_kafka.admin import (
 )
 
 from mmrec_stream.errors import UserError
-from mmrec_stream.kafka.clients import client_config
+from mmrec_stream.kafka.clients import client_config, open_consumer
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import TopicSpec
 
@@ -50,6 +51,7 @@ class Cluster:
     def __init__(self, settings: Settings) -> None:
         """Prepare a client; nothing is sent yet."""
         self.bootstrap = settings.bootstrap
+        self._settings = settings
         self._admin = AdminClient(client_config(settings))
 
     def partitions(self, timeout_s: float = TIMEOUT_S) -> dict[str, int]:
@@ -143,26 +145,26 @@ class Cluster:
                 raise UserError(f"{topic}: the brokers do not show the new configuration after {TIMEOUT_S:.0f} s")
             self._admin.poll(0.02)
 
-    def committed(self, group: str) -> dict[tuple[str, int], int]:
-        """The offsets that a consumer group has committed, by topic and partition; empty where it is unknown.
+    def committed(self, group: str, topics: Iterable[str]) -> dict[tuple[str, int], int]:
+        """The offsets that a consumer group has committed in topics that exist, by topic and partition.
 
         Raises:
-            UserError: no broker answers.
+            UserError: no broker answers, or it refuses.
         """
-        positions: list[TopicPartition] = self._group_offsets(group)
-        return {(p.topic, p.partition): p.offset for p in positions if p.offset >= 0}
-
-    def _group_offsets(self, group: str) -> Any:
-        deadline = monotonic() + TIMEOUT_S
-        while True:
-            request = [ConsumerGroupTopicPartitions(group)]
-            (future,) = self._admin.list_consumer_group_offsets(request, request_timeout=TIMEOUT_S).values()
-            try:
-                return future.result().topic_partitions
-            except KafkaException as error:
-                if error.args[0].code() not in _COORDINATOR_COMES or monotonic() > deadline:
-                    raise UserError(f"group {group}: the cluster refused: {error.args[0].str()}") from error
-            self._admin.poll(0.05)
+        there = self.partitions()
+        places = [TopicPartition(name, partition) for name in topics for partition in range(there.get(name, 0))]
+        # Not the admin client's list_consumer_group_offsets: librdkafka crashes the process when the coordinator is
+        # not ready (https://github.com/confluentinc/librdkafka/issues/5040). Asking does not join the group.
+        with closing(open_consumer(self._settings, group)) as consumer:
+            deadline = monotonic() + TIMEOUT_S
+            while True:
+                try:
+                    answers = consumer.committed(places, timeout=TIMEOUT_S) if places else []
+                    return {(at.topic, at.partition): at.offset for at in answers if at.offset >= 0}
+                except KafkaException as error:
+                    if error.args[0].code() not in _COORDINATOR_COMES or monotonic() > deadline:
+                        raise UserError(f"group {group}: the cluster refused: {error.args[0].str()}") from error
+                consumer.poll(0.05)
 
     def _await_topics(self, names: Sequence[str]) -> None:
         """Wait until the brokers know of topics that the controller has made: what asks for them next needs it."""

@@ -106,7 +106,7 @@ def audit(settings: Settings, progress: Progress = lambda topic, records: None) 
     """
     topics, cluster = Topics.of(settings), Cluster(settings)
     _check_topics(cluster, topics, changelog_topic(settings))
-    committed = cluster.committed(settings.app_id)
+    committed = cluster.committed(settings.app_id, topics.behaviour)
     profiles = _profiles(settings, progress)
     result = Audit()
     dead = _dead_letters(settings, topics.dead_letters, result, progress)

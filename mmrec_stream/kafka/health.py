@@ -196,7 +196,7 @@ def _release(settings: Settings, topic: str) -> Finding:
 
 def _lag(cluster: Cluster, settings: Settings, behaviour: list[str]) -> Iterator[Finding]:
     group = settings.app_id
-    committed = cluster.committed(group)
+    committed = cluster.committed(group, behaviour)
     if not committed:
         yield Finding(Level.NOTE, f"group {group}", "has committed nothing: no worker has run yet", "`mmrec worker`")
         return

@@ -124,8 +124,10 @@ def _join(consumer: Consumer, source: str, there: dict[int, Span]) -> _Share:
 
     def assigned(consumer: Consumer, partitions: list[TopicPartition]) -> None:
         share.joined = True
-        for at in consumer.committed(partitions, timeout=30) if partitions else []:
-            share.positions[at.partition] = max(at.offset, there[at.partition].low)
+        starts = consumer.committed(partitions, timeout=30) if partitions else []
+        for at in starts:
+            at.offset = share.positions[at.partition] = max(at.offset, there[at.partition].low)
+        consumer.assign(starts)
 
     def revoked(consumer: Consumer, partitions: list[TopicPartition]) -> None:
         for at in partitions:

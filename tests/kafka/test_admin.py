@@ -44,11 +44,11 @@ def test_group_offsets(settings: Settings) -> None:
 
     name, cluster = f"{settings.prefix}t", Cluster(settings)
     cluster.create([TopicSpec(name, "user id", 2, 1)])
-    assert cluster.committed(settings.app_id) == {}
+    assert cluster.committed(settings.app_id, [name, "nowhere"]) == {}
     consumer = open_consumer(settings, settings.app_id)
     consumer.commit(offsets=[TopicPartition(name, 1, 42)], asynchronous=False)
     consumer.close()
-    assert cluster.committed(settings.app_id) == {(name, 1): 42}
+    assert cluster.committed(settings.app_id, [name]) == {(name, 1): 42}
 
 
 def test_no_broker_is_a_readable_line() -> None:
