@@ -138,16 +138,38 @@ class Precomputed(Encoder):
         super().__init__()
         self.inputs = (FEATURE + column,)
         self.project = nn.Sequential(nn.Linear(width, 2 * dim), nn.ReLU(), nn.Linear(2 * dim, dim))
-        self.skip = nn.Linear(width, dim, bias=False)
+        self.skip = nn.Linear(width, dim)
         self.scale = Scaled(dim)
+
+    def begin_at(self, vectors: Tensor) -> None:
+        """Start as the first principal components of a catalogue's column, float32 (items, width).
+
+        Then items that resemble each other begin side by side, and training moves them from there.
+        """
+        unit, there = _unit(vectors)
+        unit = unit[there]
+        mean = unit.mean(0)
+        spread = (unit - mean).T @ (unit - mean)
+        components = torch.linalg.eigh(spread).eigenvectors.flip(1)[:, : self.skip.out_features].T
+        last = self.project[-1]
+        assert isinstance(last, nn.Linear)  # noqa: S101 - Sequential forgets the type
+        with torch.no_grad():
+            self.skip.weight.zero_()
+            self.skip.weight[: len(components)] = components
+            self.skip.bias.copy_(-self.skip.weight @ mean)
+            last.weight.zero_()
+            last.bias.zero_()
 
     def forward(self, *arrays: Tensor) -> Encoded:
         """Vectors, float32 (items, width), zeros = none."""
-        (vectors,) = arrays
-        norm = vectors.norm(dim=1, keepdim=True)
-        # √width keeps single values around 1, whatever the width.
-        unit = vectors / norm.clamp(min=1e-6) * vectors.shape[1] ** 0.5
-        return self.scale(self.project(unit) + self.skip(unit)), norm.squeeze(1) > 0
+        unit, there = _unit(*arrays)
+        return self.scale(self.project(unit) + self.skip(unit)), there
+
+
+def _unit(vectors: Tensor) -> Encoded:
+    """Vectors of length √width, so that single values are around 1 whatever the width, and which were not zero."""
+    norm = vectors.norm(dim=1, keepdim=True)
+    return vectors / norm.clamp(min=1e-6) * vectors.shape[1] ** 0.5, norm.squeeze(1) > 0
 
 
 PRECOMPUTED = "precomputed:"
