@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,10 @@ from mmrec_stream.contracts.behaviour import (
 from mmrec_stream.contracts.catalogue import CatalogueItem, encode_item
 from mmrec_stream.contracts.dead_letters import Fault
 from mmrec_stream.contracts.identity import id_key, list_id, partition_of
+from mmrec_stream.kafka.admin import Cluster
 from mmrec_stream.kafka.clients import BatchProducer
 from mmrec_stream.settings import Settings
-from mmrec_stream.topics import Topics
+from mmrec_stream.topics import Topics, TopicSpec, topic_plan
 from tests.integration.workers import (
     FAUST,
     WorkerProcess,
@@ -220,9 +222,6 @@ def test_plain_faust_starts_the_same_worker(settings: Settings, topics: Topics, 
 
 
 def test_a_shops_own_topic_takes_part(settings: Settings, topics: Topics, tmp_path: Path) -> None:
-    from mmrec_stream.kafka.admin import Cluster
-    from mmrec_stream.topics import TopicSpec
-
     own = f"{settings.prefix}shop-events"
     Cluster(settings).create([TopicSpec(own, "user id", settings.partitions, 1)])
     with WorkerProcess(settings, tmp_path / "worker.log", behaviour_topics=own) as worker:
@@ -234,6 +233,33 @@ def test_a_shops_own_topic_takes_part(settings: Settings, topics: Topics, tmp_pa
         wait_for("both topics folded", lambda: folded(settings) == 200)
     newest = profiles(settings)["user-1"]
     assert id_key("item-7") in newest["items"]
+
+
+@pytest.mark.kafka
+def test_a_list_that_cannot_be_delivered_ends_the_worker_and_nothing_is_lost(
+    kafka_settings: Settings, tmp_path: Path
+) -> None:
+    settings = kafka_settings
+    names = Topics.of(settings)
+    plan = [
+        replace(spec, config={"max.message.bytes": "200"}) if spec.name == names.recommendations else spec
+        for spec in topic_plan(settings)
+    ]
+    cluster = Cluster(settings)
+    cluster.create(plan)
+    with WorkerProcess(settings, tmp_path / "worker.log") as worker:
+        worker.wait_ready()
+        publish(settings, views(50))
+        assert worker.process.wait(60) != 0
+    assert "was not delivered" in worker.log.read_text()
+    committed = cluster.committed(settings.app_id, [names.clicks])
+    assert not any(committed.get((names.clicks, partition), 0) for partition in range(settings.partitions))
+    # The operator mends the topic: the same events are read again and bring their lists.
+    cluster.set_config(names.recommendations, {"max.message.bytes": "1000000"})
+    with WorkerProcess(settings, tmp_path / "second.log") as worker:
+        worker.wait_ready()
+        wait_for("a list for everybody", lambda: len(newest_lists(settings)) == 50)
+    assert folded(settings) == 50
 
 
 @pytest.mark.kafka

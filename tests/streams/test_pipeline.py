@@ -1,0 +1,232 @@
+"""The pipeline's promises, with confirmations in the test's hands: what is acknowledged when, who gets which list."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from faust.types import TP
+
+from mmrec_stream.catalogue.attributes import Catalogue
+from mmrec_stream.contracts.behaviour import BehaviourEvent, Impression, View, encode_event
+from mmrec_stream.contracts.dead_letters import Fault, decode_dead_letter
+from mmrec_stream.contracts.recommendations import RecommendationList, decode_list
+from mmrec_stream.profiles.rows import ProfileRows
+from mmrec_stream.ranking.popularity import Popularity
+from mmrec_stream.ranking.recommend import Recommender
+from mmrec_stream.settings import Settings
+from streams import pipeline as module
+from streams.metrics import Metrics
+from streams.outbox import Ticket
+from streams.pipeline import Pipeline
+from streams.store import ProfileStore
+from streams.transport import Chunk
+from tests.streams.test_transport import Fetched
+
+SETTINGS = Settings(_env_file=None, partitions=1, score_batch=8)  # type: ignore[call-arg]
+TOPIC = "mmrec.clicks"
+
+
+@dataclass
+class HeldOutbox:
+    """Keeps what is sent until the test confirms it."""
+
+    profiles_sent: list[str] = field(default_factory=list)
+    lists: list[RecommendationList] = field(default_factory=list)
+    letters: list[Any] = field(default_factory=list)
+    unconfirmed: dict[str, list[Callable[[], None]]] = field(default_factory=lambda: {"profiles": [], "lists": []})
+
+    async def room(self) -> None: ...
+
+    def profiles(
+        self, topic: str, partition: int, keys: Sequence[str], values: Sequence[bytes], ticket: Ticket, on_offset: Any
+    ) -> None:
+        self.profiles_sent += keys
+        ticket.add(len(keys))
+        self.unconfirmed["profiles"] += [ticket.settle] * len(keys)
+
+    def send(self, topic: str, key: bytes | str, value: bytes, tickets: Sequence[Ticket]) -> None:
+        if topic.endswith("recommendations"):
+            self.lists.append(decode_list(value))
+        else:
+            self.letters.append(decode_dead_letter(value))
+        for ticket in tickets:
+            ticket.add()
+            self.unconfirmed["lists"].append(ticket.settle)
+
+    def confirm(self, kind: str) -> None:
+        waiting, self.unconfirmed[kind] = self.unconfirmed[kind], []
+        for settle in waiting:
+            settle()
+
+
+class Store(ProfileStore):
+    def __init__(self) -> None:
+        self.partitions: dict[int, ProfileRows] = {}
+        self._known: dict[int, int] = {}
+
+
+@dataclass
+class Bench:
+    pipeline: Pipeline
+    outbox: HeldOutbox
+    metrics: Metrics
+    acknowledged: list[int] = field(default_factory=list)
+    begun: list[int] = field(default_factory=list)
+    next_offset: int = 0
+
+    async def chunk(self, *events: BehaviourEvent | bytes) -> int:
+        """Hand over a chunk; its last offset."""
+        values = [event if isinstance(event, bytes) else encode_event(event) for event in events]
+        records = [Fetched(TOPIC, 0, self.next_offset + n, value=value) for n, value in enumerate(values)]
+        self.next_offset += len(records)
+        last = self.next_offset - 1
+        event = SimpleNamespace(
+            value=Chunk(records, time.time()),
+            message=SimpleNamespace(tp=TP(TOPIC, 0), offset=last),
+            ack=lambda: self.acknowledged.append(last),
+        )
+        await self.pipeline.accept(cast("Any", event), lambda: self.begun.append(last))
+        return last
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not condition():
+                await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    catalogue, popularity, metrics, outbox = Catalogue(), Popularity(), Metrics(), HeldOutbox()
+    recommender = Recommender(catalogue, popularity, list_size=5, repurchase_s=1e6)
+    pipeline = Pipeline(SETTINGS, Store(), catalogue, popularity, recommender, cast("Any", outbox), metrics)
+    yield Bench(pipeline, outbox, metrics)
+    pipeline.close()
+
+
+@pytest.fixture
+async def scoring(bench: Bench) -> AsyncIterator[None]:
+    task = asyncio.create_task(bench.pipeline.recommend_forever())
+    yield
+    task.cancel()
+
+
+def view(user: str, item: str = "lamp") -> View:
+    return View(user_id=user, item_id=item, ts=int(time.time() * 1000))
+
+
+@pytest.mark.usefixtures("scoring")
+@pytest.mark.parametrize("order", [("profiles", "lists"), ("lists", "profiles")])
+async def test_a_chunk_is_acknowledged_when_profiles_and_lists_are_confirmed(
+    bench: Bench, order: tuple[str, str]
+) -> None:
+    last = await bench.chunk(view("ann"), view("bob"), view("ann", "rug"))
+    await bench.until(lambda: len(bench.outbox.lists) == 2)
+    assert sorted(bench.outbox.profiles_sent) == ["ann", "bob"]
+    bench.outbox.confirm(order[0])
+    assert bench.acknowledged == []
+    bench.outbox.confirm(order[1])
+    assert bench.acknowledged == [last]
+    assert bench.pipeline.open_chunks == 0
+
+
+async def test_users_in_line_get_one_list_of_their_newest_state(bench: Bench) -> None:
+    first = await bench.chunk(view("ann"), view("bob"))
+    second = await bench.chunk(view("ann", "rug"))
+    assert bench.pipeline.lists_due == 2
+    task = asyncio.create_task(bench.pipeline.recommend_forever())
+    await bench.until(lambda: len(bench.outbox.lists) == 2)
+    task.cancel()
+    causes = {one.user_id: one.cause.offset for one in bench.outbox.lists}
+    assert causes == {"ann": second, "bob": 1}
+    assert bench.metrics.coalesced._value.get() == 1
+    bench.outbox.confirm("profiles")
+    assert bench.acknowledged == []  # both chunks wait for ann's one list
+    bench.outbox.confirm("lists")
+    assert sorted(bench.acknowledged) == [first, second]
+
+
+@pytest.mark.usefixtures("scoring")
+async def test_a_replayed_event_changes_no_profile_and_still_brings_its_list(bench: Bench) -> None:
+    await bench.chunk(view("ann"))
+    bench.next_offset = 0
+    await bench.chunk(view("ann"))
+    await bench.until(lambda: bool(bench.outbox.lists))
+    assert bench.outbox.profiles_sent == ["ann"]
+    assert bench.metrics.repeats._value.get() == 1
+    assert len({one.list_id for one in bench.outbox.lists}) == 1
+
+
+async def test_bad_records_are_set_aside_and_their_chunk_waits_for_that(bench: Bench) -> None:
+    last = await bench.chunk(
+        b"no json", Impression(user_id="ann", item_id="x", list_id="l", position=0, ts=view("").ts)
+    )
+    assert [letter.fault for letter in bench.outbox.letters] == [Fault.NOT_JSON]
+    bench.outbox.confirm("profiles")
+    assert bench.acknowledged == []
+    bench.outbox.confirm("lists")
+    assert bench.acknowledged == [last]
+
+
+async def test_a_mistake_of_ours_sets_the_chunk_aside_instead_of_losing_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("our mistake")
+
+    monkeypatch.setattr(module, "fold", broken)
+    await bench.chunk(view("ann"), view("bob"))
+    assert [(letter.fault, letter.origin.offset) for letter in bench.outbox.letters] == [
+        (Fault.INTERNAL, 0),
+        (Fault.INTERNAL, 1),
+    ]
+    assert "our mistake" in bench.outbox.letters[0].detail
+
+
+@pytest.mark.usefixtures("scoring")
+async def test_a_batch_that_cannot_be_scored_holds_nothing_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("the runtime is out of order")
+
+    monkeypatch.setattr(bench.pipeline._recommender, "recommend", broken)
+    last = await bench.chunk(view("ann"))
+    await bench.until(lambda: bench.pipeline.lists_due == 0 and bench.metrics.scoring_failures._value.get() == 1)
+    bench.outbox.confirm("profiles")
+    await bench.until(lambda: bench.acknowledged == [last])
+
+
+async def test_settling_gives_up_what_is_not_confirmed_and_its_late_confirmation_acknowledges_nothing(
+    bench: Bench,
+) -> None:
+    await bench.chunk(view("ann"))
+    await bench.pipeline.settle()
+    assert (bench.pipeline.open_chunks, bench.pipeline.lists_due) == (0, 0)
+    bench.outbox.confirm("profiles")
+    assert bench.acknowledged == []
+
+
+@pytest.mark.usefixtures("scoring")
+async def test_settling_waits_for_what_is_confirmed_in_time(bench: Bench) -> None:
+    last = await bench.chunk(view("ann"))
+    settling = asyncio.create_task(bench.pipeline.settle())
+    await bench.until(lambda: bool(bench.outbox.lists))
+    bench.outbox.confirm("profiles")
+    bench.outbox.confirm("lists")
+    await settling
+    assert bench.acknowledged == [last]
+
+
+async def test_a_chunk_that_waited_through_a_rebalance_is_not_begun(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_DUE", 0)
+    await bench.chunk(view("ann"))
+    waiting = asyncio.create_task(bench.chunk(view("bob")))
+    await asyncio.sleep(0)
+    await bench.pipeline.settle()
+    await waiting
+    assert bench.begun == [0]
+    assert bench.outbox.profiles_sent == ["ann"]
