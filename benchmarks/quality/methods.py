@@ -33,12 +33,12 @@ CONFIGS: dict[str, ModelConfig] = {}
 """What differs from the trainer's defaults on a set, chosen on its validation cases."""
 
 
-def methods_for(judged: Judged) -> dict[str, Factory]:
-    """Every method that a set has the inputs for, by name, baselines first."""
+def methods_for(judged: Judged, trainings: Trainings) -> dict[str, Factory]:
+    """Every method that a set has the inputs for, by name, baselines first; ours are trained by `trainings`."""
     features = judged.dataset.features
     content = [*sorted(features), "both"] if len(features) > 1 else sorted(features)
     content_methods: dict[str, Factory] = {f"content-knn {name}": _content(name) for name in content}
-    return BASELINES | content_methods | _ours(judged)
+    return BASELINES | content_methods | _ours(judged, trainings)
 
 
 def config_of(judged: Judged) -> ModelConfig:
@@ -46,9 +46,9 @@ def config_of(judged: Judged) -> ModelConfig:
     return replace(CONFIGS.get(judged.dataset.name, ModelConfig()), repeats=not judged.split.mask_history)
 
 
-def _ours(judged: Judged) -> dict[str, Factory]:
+def _ours(judged: Judged, trainings: Trainings) -> dict[str, Factory]:
     """The hybrid and its halves; with several modalities, each alone and each way of fusing them too."""
-    trainings, config = Trainings(), config_of(judged)
+    config = config_of(judged)
     variants: dict[str, tuple[ModelConfig, Part]] = {
         "ours alpha=0": (config, "item"),
         "ours alpha=1": (config, "user"),

@@ -14,13 +14,13 @@ class Trainings:
     """Trained models by configuration, so that the whole and its halves are judged from the same training."""
 
     def __init__(self) -> None:
-        self._models: dict[ModelConfig, TrainedModel] = {}
+        self.models: dict[ModelConfig, TrainedModel] = {}
 
     def of(self, dataset: Dataset, split: Split, config: ModelConfig) -> TrainedModel:
         """The model of a configuration, trained on first use."""
-        if config not in self._models:
-            self._models[config] = fit(dataset, split, config)
-        return self._models[config]
+        if config not in self.models:
+            self.models[config] = fit(dataset, split, config)
+        return self.models[config]
 
 
 class Hybrid:

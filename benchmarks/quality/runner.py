@@ -5,10 +5,13 @@ from pathlib import Path
 
 from benchmarks.quality import table
 from benchmarks.quality.methods import Factory, methods_for
+from benchmarks.quality.ours import Trainings
 from benchmarks.quality.published import published_lists
-from benchmarks.quality.sets import SETS, Judged, data_folder, load
+from benchmarks.quality.set_report import report_of
+from benchmarks.quality.sets import SETS, data_folder, load
 from benchmarks.results import console
 from mmrec_stream.errors import UserError
+from mmrec_stream.evaluation import report as reports
 
 __all__ = ["QUICK", "SETS", "run_sets"]
 
@@ -21,7 +24,8 @@ def run_sets(names: Sequence[str], wanted: Sequence[str], seeds: int, results: P
     failed: list[str] = []
     for name in names:
         judged = load(name)
-        chosen = _chosen(judged, wanted)
+        trainings = Trainings()
+        chosen = _chosen(methods_for(judged, trainings), wanted)
         figures: dict[str, table.Figures] = {}
         for label, factory in chosen.items():
             try:
@@ -35,17 +39,18 @@ def run_sets(names: Sequence[str], wanted: Sequence[str], seeds: int, results: P
                 figures[label] = table.of_lists(judged, [lists])
                 table.keep(results, list(table.lines_of(judged, label, figures[label])))
         table.show(judged, figures)
+        page = reports.write(report_of(judged, figures, trainings), results.parent / f"quality-{judged.dataset.name}")
+        console.print(f"report: {page}", highlight=False)
     console.print(f"written to {results}", highlight=False)
     return failed
 
 
-def _chosen(judged: Judged, wanted: Sequence[str]) -> dict[str, Factory]:
+def _chosen(known: dict[str, Factory], wanted: Sequence[str]) -> dict[str, Factory]:
     """The methods whose name begins with a wanted one, in the order of all; all where none is named.
 
     Raises:
         UserError: No method begins like one of the wanted names.
     """
-    known = methods_for(judged)
     for prefix in wanted:
         if not any(name.startswith(prefix) for name in known):
             raise UserError(f"--methods {prefix}: no such method; there are {', '.join(known)}")

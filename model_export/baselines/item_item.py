@@ -186,6 +186,5 @@ def _inverse(gram: Matrix, l2: float) -> Matrix:
     inverse, failed_too = lapack.spotri(factor, lower=1, overwrite_c=1)
     if failed or failed_too:
         raise ValueError(f"the Gram matrix with l2 = {l2} is not positive definite; use a larger l2")
-    upper = np.triu_indices_from(inverse, 1)
-    inverse[upper] = inverse.T[upper]
-    return np.asarray(inverse, dtype=np.float32)
+    # LAPACK fills the lower triangle only, and leaves zeros above it.
+    return np.asarray(inverse + np.tril(inverse, -1).T, dtype=np.float32)

@@ -16,7 +16,7 @@ MOST_ITEMS = 25_000
 class DecayedEase(ItemItem):
     """EASE asked with a history whose weights fall with age."""
 
-    learn_grid: ClassVar[Mapping[str, Sequence[Setting]]] = {"l2": (100, 250, 500)}
+    learn_grid: ClassVar[Mapping[str, Sequence[Setting]]] = {"l2": (250, 100)}
 
     def learn(self, dataset: Dataset, log: Interactions) -> None:
         """Solve the regression."""
@@ -27,13 +27,14 @@ class DecayedEase(ItemItem):
 class Ease(DecayedEase):
     """EASE as published: the order of the history does not matter."""
 
+    learn_grid: ClassVar[Mapping[str, Sequence[Setting]]] = {"l2": (250,)}
     ask_grid: ClassVar[Mapping[str, Sequence[Setting]]] = {"decay": (1.0,)}
 
 
 class DirectedEase(ItemItem):
     """SLIT: the regression of what comes next on the decayed history."""
 
-    learn_grid: ClassVar[Mapping[str, Sequence[Setting]]] = {"l2": (20, 80), "target_decay": (0.5, 0.8)}
+    learn_grid: ClassVar[Mapping[str, Sequence[Setting]]] = {"l2": (80,), "target_decay": (0.5,)}
 
     def learn(self, dataset: Dataset, log: Interactions) -> None:
         """Solve the regression."""
