@@ -6,7 +6,7 @@ records that had arrived; membership, assignment, seeking and committing stay Fa
 
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 import aiokafka
@@ -29,7 +29,7 @@ MODE_LOG = logging.getLogger("mode.stream")
 class Chunk(NamedTuple):
     """Consecutive records of one partition."""
 
-    records: list[Record]
+    records: Sequence[Record]
     fetched: float
     """When they came in: s since 1970."""
 

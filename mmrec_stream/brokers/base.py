@@ -218,4 +218,3 @@ def _listens(port: int) -> bool:
 def _inherited_environment() -> dict[str, str]:
     """The variables a broker needs of ours: brokers read many by name, and a stray one must not move a listener."""
     return {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "JAVA_HOME", "LANG") if name in os.environ}
-

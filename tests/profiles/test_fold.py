@@ -45,7 +45,8 @@ def folded(
 def record_of(rows: ProfileRows, user: str = "ann") -> np.void:
     row = rows.row(user)
     assert row is not None
-    return rows.records[row]
+    record: np.void = rows.records[row]
+    return record
 
 
 def ring(record: np.void) -> list[tuple[int, int]]:
@@ -148,12 +149,14 @@ def test_what_is_in_the_cart_or_bought_is_held(then: list[type], is_held: bool) 
 
 
 def test_a_full_hand_gives_up_the_oldest_purchase_before_any_cart_line() -> None:
-    cart = [AddToCart(user_id="ann", item_id=f"cart-{n}", ts=START_MS + n * 1000) for n in range(HELD - 2)]
-    bought = [
+    cart: list[BehaviourEvent] = [
+        AddToCart(user_id="ann", item_id=f"cart-{n}", ts=START_MS + n * 1000) for n in range(HELD - 2)
+    ]
+    bought: list[BehaviourEvent] = [
         Purchase(user_id="ann", item_id=name, ts=START_MS + second * 1000)
         for name, second in (("old", 50), ("new", 60))
     ]
-    more = [AddToCart(user_id="ann", item_id="one-more", ts=START_MS + 70_000)]
+    more: list[BehaviourEvent] = [AddToCart(user_id="ann", item_id="one-more", ts=START_MS + 70_000)]
     names = {*(f"cart-{n}" for n in range(HELD - 2)), "new", "one-more"}
     assert held(record_of(folded(cart + bought + more))) == {id_key(name) for name in names}
 

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmrec_stream.catalogue.attributes import Catalogue
-from mmrec_stream.contracts.behaviour import EventType, Purchase, View
+from mmrec_stream.contracts.behaviour import BehaviourEvent, EventType, Purchase, View
 from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.contracts.identity import id_keys
 from mmrec_stream.ranking.popularity import HALF_LIFE_MS, Popularity, recent_weights
@@ -46,7 +46,7 @@ def test_a_purchase_counts_as_several_views() -> None:
 
 def test_restored_profiles_tell_what_is_popular() -> None:
     day = 86_400_000
-    events = [
+    events: list[BehaviourEvent] = [
         *(View(user_id=f"u{n}", item_id="old hit", ts=START_MS) for n in range(9)),
         *(View(user_id=f"u{n}", item_id="new hit", ts=START_MS + 2 * day) for n in range(4)),
         Purchase(user_id="u1", item_id="not in the catalogue", ts=START_MS + 2 * day),

@@ -23,7 +23,8 @@ BAD = {
 
 def record(value: bytes | None, offset: int = 0, key: bytes | None = b"ann") -> Record:
     size = len(value) if value is not None else -1
-    return ConsumerRecord("clicks", 2, offset, NOW_MS, 0, key, value, None, len(key or b""), size, ())
+    made: Record = ConsumerRecord("clicks", 2, offset, NOW_MS, 0, key, value, None, len(key or b""), size, ())
+    return made
 
 
 @given(st.lists(st.one_of(events(), st.sampled_from(sorted(BAD))), max_size=30))

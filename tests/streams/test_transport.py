@@ -33,7 +33,8 @@ class OfflineConsumer(ChunkConsumer):
     fetched: dict[TP, list[Fetched]]
 
     def prepare(self) -> None:
-        self.fetched, self.seeks, self.sent = {}, 0, {}
+        self.fetched, self.seeks = {}, 0
+        self.sent: dict[TP, int] = {}
 
     async def _wait_next_records(self, timeout: float) -> Any:  # noqa: ASYNC109
         return self.fetched, self._get_active_partitions()
@@ -61,11 +62,11 @@ async def consumer() -> OfflineConsumer:
 
     async def ignore(message: Message) -> None: ...
 
-    consumer = OfflineConsumer(app.transport, ignore, lambda *_: None, lambda *_: None)  # type: ignore[arg-type,return-value]
+    consumer = OfflineConsumer(app.transport, ignore, lambda *_: None, lambda *_: None)
     consumer.prepare()
     app.consumer = consumer
     app.producer.flush = _nothing  # type: ignore[method-assign]
-    app.topics._acking_topics.add(CLICKS.topic)
+    app.topics.acking_topics.add(CLICKS.topic)
     consumer._set_active_tps({CLICKS, OTHER})
     consumer.resume_flow()
     return consumer
