@@ -3,7 +3,8 @@
 import tempfile
 import time
 from contextlib import ExitStack
-from typing import Annotated, Any, NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import typer
 
@@ -18,7 +19,7 @@ from mmrec_stream.profiles.fold import fold
 from mmrec_stream.profiles.rows import ProfileRows
 from mmrec_stream.settings import load_settings
 from mmrec_stream.topics import changelog_topic
-from streams.intake import Limits, sort_records
+from streams.intake import Limits, Record, sort_records
 
 WORKERS = (1, 2, 3, 4)
 PARTITION_COUNTS = (1, 2, 4, 8)
@@ -82,20 +83,21 @@ def _drain(
     return count / (last - first) * 1000
 
 
-class _Record(NamedTuple):
-    """What a fetched record has, for measuring without a broker."""
+@dataclass
+class _Record:
+    """A record as a fetch would bring it."""
 
     topic: str
     partition: int
     offset: int
     timestamp: int
-    key: bytes
-    value: bytes
+    key: bytes | None
+    value: bytes | None
 
 
 def _batches(report: Report, count: int) -> None:
     """Decode, check and fold in process, one core, by events a batch."""
-    records = [
+    records: list[Record] = [
         _Record("bench", 0, offset, 0, message.key, message.value)
         for offset, message in enumerate(events.messages(min(count, 200_000), partitions=1))
     ]

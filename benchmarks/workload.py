@@ -9,6 +9,7 @@ from benchmarks.kafka import Cluster
 from mmrec_stream.brokers.base import Broker, free_port
 from mmrec_stream.contracts.behaviour import decode_event
 from mmrec_stream.contracts.identity import partition_of, source_key
+from mmrec_stream.kafka import admin
 from mmrec_stream.profiles.columns import columns_of
 from mmrec_stream.profiles.fold import fold
 from mmrec_stream.profiles.record import RECORD
@@ -36,9 +37,8 @@ def worker_env(broker: Broker, *, prefix: str, app_id: str, data_dir: Path | str
 
 def create_topics(cluster: Cluster, *, prefix: str, app_id: str, partitions: int = PARTITIONS) -> None:
     """Create what a worker needs and the cluster lacks, as `mmrec topics` would."""
-    for spec in topic_plan(load_settings(prefix=prefix, app_id=app_id, partitions=partitions)):
-        if not cluster.partitions(spec.name):
-            cluster.create(spec.name, spec.partitions, spec.config)
+    settings = load_settings(bootstrap=cluster.bootstrap, prefix=prefix, app_id=app_id, partitions=partitions)
+    admin.Cluster(settings).create(topic_plan(settings))
 
 
 def changelog(profiles: int, *, partitions: int = PARTITIONS) -> Iterator[Message]:

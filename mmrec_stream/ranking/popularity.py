@@ -20,6 +20,10 @@ WEIGHTS = {EventType.VIEW: 1.0, EventType.CLICK: 1.0, EventType.ADD_TO_CART: 3.0
 RECALL_S = 24 * 3600
 """Older events weigh less than 1/256 of a present one."""
 
+RECALLED_PROFILES = 10_000
+"""Profiles that are looked at: half a million interactions rank the best 100 items as all of them would, in 50 ms. The
+250,000 profiles of a large partition would take 8 s, for which its events would wait."""
+
 _WEIGHTS = np.array([WEIGHTS.get(EventType(code), 0.0) if code else 0.0 for code in range(max(EventType) + 1)])
 
 _REBASE_EXPONENT = 60.0
@@ -100,14 +104,16 @@ def recent_weights(
     """What restored profiles did lately, for `Popularity.add`: ids, keys, weights and times, one place an item.
 
     A worker that has just started knows what is popular from it. Only interactions within `RECALL_S` of the newest
-    profile count, and only items that the catalogue names.
+    profile count, and only items that the catalogue names. Of many profiles a part stands for all.
     """
+    step = -(-len(records) // RECALLED_PROFILES) or 1
+    records = records[::step]
     newest_ms = int(records["last_ms"].max(initial=0))
     valid = np.arange(RING)[None, :] < records["size"][:, None]
     recent = valid & (records["times"].astype(np.int64) + RECALL_S > newest_ms // 1000)
     keys, places = np.unique(records["items"][recent], return_inverse=True)
     ages_ms = newest_ms - records["times"][recent].astype(np.int64) * 1000
-    weights = np.bincount(
+    weights = step * np.bincount(
         places, _WEIGHTS[records["types"][recent]] * np.exp2(-ages_ms / HALF_LIFE_MS), minlength=len(keys)
     )
     rows = catalogue.rows(keys)
