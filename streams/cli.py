@@ -1,7 +1,6 @@
 """`mmrec worker`."""
 
 import logging
-import os
 import sys
 from typing import Annotated
 
@@ -37,8 +36,9 @@ def worker(
     ensure_topics(settings)
     # Short critical sections of the scoring thread must not wait the default 5 ms for the interpreter.
     sys.setswitchinterval(0.0005)
-    os.environ.setdefault("NO_COLOR", "1")
-    Worker(app, loglevel=None, override_logging=False, redirect_stdouts=False, quiet=True).execute_from_commandline()
+    runner = Worker(app, loglevel=None, override_logging=False, redirect_stdouts=False, quiet=True)
+    runner.spinner = None  # it draws over the log, and has debug lines made for it
+    runner.execute_from_commandline()
 
 
 def configure_logging(verbose: bool) -> None:
