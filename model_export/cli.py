@@ -48,6 +48,10 @@ def train(
     dim: Annotated[int, typer.Option(min=8, max=512, help="Width of the vectors.")] = 64,
     epochs: Annotated[int, typer.Option(min=1, help="Most passes over the data; training stops early by itself.")] = 30,
     minutes: Annotated[float | None, typer.Option(min=0, help="Most minutes of passes.")] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Saved after each pass; an interrupted training with the same data goes on."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed, data and machine give the same model.")] = 0,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to train.")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: as many as there are cores.")] = 0,
@@ -67,6 +71,8 @@ def train(
     from model_export.config import ModelConfig
     from model_export.rounds import interval_seconds, keep_training
 
+    if checkpoint is not None and every is not None:
+        raise UserError("--checkpoint is for a single training: each round of --every has data of its own")
     if (data is None) == (source is None):
         raise UserError("say where the data is: --data DIR, or --from kafka")
     settings = load_settings(bootstrap=bootstrap)
@@ -87,7 +93,7 @@ def train(
     console = Console(stderr=True)
 
     def one_round(dataset: "Dataset") -> None:
-        _round(console, settings, dataset, store, config, threads, announced=announced)
+        _round(console, settings, dataset, store, config, threads, checkpoint, announced=announced)
 
     if every is None:
         one_round(_read(console, settings, data))
@@ -156,6 +162,7 @@ def _round(
     store: Path,
     config: "ModelConfig",
     threads: int,
+    checkpoint: Path | None,
     *,
     announced: bool,
 ) -> None:
@@ -164,7 +171,7 @@ def _round(
     from model_export.terminal import TrainingBar, release_summary
 
     with TrainingBar(console) as bar:
-        done = train_round(dataset, store, config, progress=bar.update, threads=threads)
+        done = train_round(dataset, store, config, progress=bar.update, threads=threads, checkpoint=checkpoint)
     if done.path is None:
         raise UserError(f"the new model is thrown away, as it is worse: {done.verdict.reason}")
     console.print(release_summary(verify_release(done.path)))

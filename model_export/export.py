@@ -58,8 +58,14 @@ RANKER_SHAPES: dict[str, Dims] = {
 _OUTPUT_SHAPES: dict[str, Dims] = dict.fromkeys(OUTPUTS[:-1], ("batch", "k")) | {OUTPUTS[-1]: ("batch",)}
 
 
-def export_ranker(ranker: Ranker, dim: int, neighbours: int) -> onnx.ModelProto:
+def export_ranker(ranker: Ranker, dim: int, neighbours: int, history: int) -> onnx.ModelProto:
     """The ranker as a graph whose batch, length, items, exclusions and k are open; compared with PyTorch.
+
+    Args:
+        ranker: What to export.
+        dim: Width of the vectors.
+        neighbours: Neighbours of an item.
+        history: Longest history that the ranker takes.
 
     Raises:
         UserError: The graph gives other results than PyTorch.
@@ -75,7 +81,8 @@ def export_ranker(ranker: Ranker, dim: int, neighbours: int) -> onnx.ModelProto:
     }
     _name_dimensions(model, shapes, _OUTPUT_SHAPES)
     session = ort.InferenceSession(serialize(model), providers=["CPUExecutionProvider"])
-    for shape in SHAPES:
+    for batch, length, items, excluded in SHAPES:
+        shape = (batch, min(length, history), items, excluded)
         inputs = random_inputs(rng, shape, dim, neighbours, ranker)
         k = min(7, shape[2])
         with torch.no_grad():

@@ -44,7 +44,7 @@ def build_release(model: TrainedModel, store: Path, created_ms: int, version: st
     version = version or new_version(created_ms)
     dim, neighbours = model.vectors.shape[1], model.neighbours.shape[1]
     graphs = {
-        folder.RANKER: export_ranker(model.ranker, dim, neighbours),
+        folder.RANKER: export_ranker(model.ranker, dim, neighbours, model.config.history),
         folder.ITEM_ENCODER: export_item_encoder(ContentEncoder(model.items), model.inputs.content),
     }
     log = model.dataset.interactions

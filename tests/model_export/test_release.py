@@ -1,0 +1,272 @@
+"""Export, releases, variants, the gate and rounds: what is written is what was trained, and nothing worse gets out."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner, Result
+
+from mmrec_stream.contracts.behaviour import Click, encode_event
+from mmrec_stream.contracts.catalogue import encode_item
+from mmrec_stream.contracts.releases import decode_release
+from mmrec_stream.errors import UserError
+from mmrec_stream.evaluation import metrics
+from mmrec_stream.evaluation.dataset import Dataset
+from mmrec_stream.kafka.clients import BatchProducer
+from mmrec_stream.kafka.reader import read
+from mmrec_stream.ranking.scorer import Scorer
+from mmrec_stream.releases import list_releases, load_release, verify_release
+from mmrec_stream.releases.folder import FILES
+from mmrec_stream.settings import Settings
+from mmrec_stream.simulator import Shoppers, make_shop
+from mmrec_stream.topics import Topics
+from model_export.cli import train
+from model_export.compress import compress_release, measure
+from model_export.export import RANKER_SHAPES, export_ranker, random_inputs, serialize
+from model_export.gate import judge_release, verdict
+from model_export.ranker import Ranker, Request, Table
+from model_export.release import build_release
+from model_export.rounds import announce, interval_seconds, keep_training, release_split, train_round
+from model_export.users import UserModel
+from tests.tiny import NOW, TINY, tiny_dataset, tiny_model, tiny_release
+
+
+def test_a_release_serves_what_was_trained() -> None:
+    """The scorer's lists over the exported graphs are the trained model's own best items."""
+    dataset, model = tiny_dataset(), tiny_model()
+    cases = release_split(dataset).validation
+    served = judge_release(Scorer.load(tiny_release(), provider="cpu", threads=1), dataset, cases, mask_history=False)
+    order = np.random.default_rng(0).permutation(dataset.items)
+    lists = metrics.top_lists(model.score(cases), 10, None, order)
+    trained = metrics.ndcg(metrics.hits(lists, cases.targets), cases.targets, 10)
+    assert served.mean() > 0.05
+    assert np.isclose(served.mean(), trained.mean(), atol=0.005)
+
+
+def test_the_manifest_says_what_the_release_is() -> None:
+    manifest, model = verify_release(tiny_release()), tiny_model()
+    assert manifest.version == "tiny-1"
+    assert manifest.opset == 20
+    assert manifest.encoders == {"attributes": "attributes", "cnn": "cnn", "id": "id", "lstm": "lstm"}
+    assert {bucket.min_history: bucket.alpha for bucket in manifest.alpha} == pytest.approx(model.alpha)
+    assert manifest.data.items == len(load_release(tiny_release()).item_ids) == tiny_dataset().items
+    ranker = manifest.graphs["ranker"]
+    assert {tensor.name for tensor in ranker.inputs} == set(RANKER_SHAPES)
+    assert [tensor.name for tensor in ranker.outputs] == ["rows", "scores", "p_user", "p_item", "alpha"]
+    shapes = {tensor.name: tensor.shape for tensor in ranker.inputs}
+    assert shapes["history_rows"] == ["batch", "length"]
+    assert shapes["item_vectors"] == ["items", 16]
+
+
+def test_the_graphs_tell_nothing_of_where_they_were_made() -> None:
+    for name in ("ranker.onnx", "item_encoder.onnx"):
+        content = (tiny_release() / name).read_bytes()
+        model = onnx.load_from_string(content)
+        assert not model.metadata_props
+        assert all(not node.metadata_props and not node.doc_string for node in model.graph.node)
+        assert b".py" not in content
+        assert str(Path.cwd()).encode() not in content
+
+
+def test_the_same_model_gives_the_same_files(tmp_path: Path) -> None:
+    again = build_release(tiny_model(), tmp_path, NOW, "tiny-1")
+    for name in FILES:
+        assert (again / name).read_bytes() == (tiny_release() / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("user_encoder", ["gru", "attention"])
+def test_an_export_equals_pytorch_at_any_size(user_encoder: str) -> None:
+    torch.manual_seed(1)
+    config = replace(TINY, user_encoder=user_encoder)  # type: ignore[arg-type]
+    ranker = Ranker(UserModel(config, 5, 6), config).eval()
+    for weight in ranker.parameters():
+        torch.nn.init.normal_(weight, std=0.2)
+    session = ort.InferenceSession(serialize(export_ranker(ranker, 16, 8, 20)), providers=["CPUExecutionProvider"])
+    names = [*Request._fields, *Table._fields]
+    rng = np.random.default_rng(7)
+    for shape in ((1, 1, 10, 0), (7, 20, 33, 5)):
+        inputs = random_inputs(rng, shape, 16, 8, ranker)
+        for k in (1, 10):
+            found = session.run(None, inputs | {"k": np.array([k])})
+            with torch.no_grad():
+                expected = ranker(*(torch.from_numpy(inputs[name]) for name in names), k=k)
+            assert np.allclose(found[1], expected[1].numpy(), rtol=1e-3, atol=1e-4)
+            assert found[0].shape == (shape[0], k)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+def test_every_alpha_is_valid(alpha: float) -> None:
+    torch.manual_seed(0)
+    ranker = Ranker(UserModel(TINY, 5, 6), TINY).eval()
+    ranker.alphas.fill_(alpha)
+    inputs = random_inputs(np.random.default_rng(3), (6, 9, 40, 0), 16, 8, ranker)
+    tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
+    request = Request(*(tensors[name] for name in Request._fields))
+    table = Table(*(tensors[name] for name in Table._fields))
+    with torch.no_grad():
+        rows, scores, p_user, p_item, alphas = ranker(*request, *table, k=8)
+        all_user, all_item, _ = ranker.distributions(request, table)
+    assert torch.allclose(alphas, torch.full((6,), alpha), atol=1e-5)
+    mixed = alpha * all_user + (1 - alpha) * all_item
+    assert torch.allclose(scores, mixed.gather(1, rows), atol=1e-5)
+    assert torch.allclose(scores, torch.topk(mixed * table.available, 8).values, atol=1e-5)
+    assert torch.allclose(p_user, all_user.gather(1, rows), atol=1e-6)
+    if 0 < alpha < 1:
+        assert torch.allclose(p_item, all_item.gather(1, rows), atol=1e-5)
+
+
+@pytest.mark.parametrize("compression", ["fp16", "int8"])
+def test_a_variant_is_smaller_or_quantised_and_nearly_as_good(tmp_path: Path, compression: str) -> None:
+    dataset = tiny_dataset()
+    cases = release_split(dataset).validation
+    variant = compress_release(tiny_release(), compression, tmp_path)  # type: ignore[arg-type]
+    manifest = verify_release(variant)
+    assert manifest.compression == compression
+    assert manifest.version == f"tiny-1-{compression}"
+    before, after = measure(tiny_release(), dataset, cases), measure(variant, dataset, cases)
+    assert after.ndcg > before.ndcg - 0.03
+    if compression == "fp16":
+        assert after.graph_bytes < 0.8 * before.graph_bytes
+    else:
+        graph = onnx.load(variant / "ranker.onnx").graph
+        assert any(node.op_type in ("MatMulInteger", "DynamicQuantizeMatMul") for node in graph.node)
+    with pytest.raises(UserError, match="give a release of fp32"):
+        compress_release(variant, "int8", tmp_path)
+
+
+def test_a_worse_candidate_is_refused_and_noise_is_not() -> None:
+    rng = np.random.default_rng(0)
+    current = rng.random(2_000)
+    assert verdict(current, None).accepted
+    assert verdict(current + 0.01, current).accepted
+    assert verdict(current + rng.normal(0, 0.3, 2_000), current).current == pytest.approx(current.mean())
+    worse = verdict(current - 0.02 + rng.normal(0, 0.1, 2_000), current)
+    assert not worse.accepted
+    assert "0.4" in worse.reason
+
+
+def test_what_a_release_is_judged_on_came_after_what_it_learned_from() -> None:
+    split = release_split(tiny_dataset())
+    assert split.train.times.max() < split.validation.times.min()
+    for case in range(len(split.validation)):
+        assert split.validation.targets[case][0] not in split.validation.history(case)
+    nothing = replace(tiny_dataset(), interactions=tiny_dataset().interactions.where(np.arange(3)))
+    with pytest.raises(UserError, match="too few to train on"):
+        release_split(nothing)
+
+
+def test_a_round_puts_a_release_into_the_store_and_a_worse_one_is_thrown_away(tmp_path: Path) -> None:
+    dataset = tiny_dataset()
+    good = train_round(dataset, tmp_path, TINY)
+    assert good.path is not None
+    assert [path.name for path in list_releases(tmp_path)] == [good.path.name]
+    assert good.verdict.current is None
+    # A single pass at a tiny rate without p_item's neighbours learns next to nothing.
+    poor = replace(TINY, epochs=1, learning_rate=1e-6, neighbours=1, recent=1, svd=False)
+    bad = train_round(dataset, tmp_path, poor)
+    assert bad.path is None
+    assert not bad.verdict.accepted
+    assert [path.name for path in tmp_path.iterdir()] == [good.path.name]
+
+
+def test_times_between_rounds() -> None:
+    assert [interval_seconds(text) for text in ("90s", "15m", "2h", "0.5m")] == [90, 900, 7200, 30]
+    for text in ("15", "m", "-3m", "0s", "1d"):
+        with pytest.raises(UserError, match="give a number and a unit"):
+            interval_seconds(text)
+
+
+def test_rounds_go_on_after_failures_and_only_with_new_events() -> None:
+    dataset = tiny_dataset()
+    other = replace(dataset, interactions=dataset.interactions.where(np.arange(50)))
+    reads: Iterator[Dataset | Exception] = iter([UserError("no broker"), dataset, dataset, other, ValueError("broken")])
+    trained: list[int] = []
+    told: list[str] = []
+
+    def read_next() -> Dataset:
+        now = next(reads)
+        if isinstance(now, Exception):
+            raise now
+        return now
+
+    keep_training(
+        read_next, lambda data: trained.append(len(data.interactions)), told.append, 60, rounds=5, sleep=lambda s: None
+    )
+    assert trained == [len(dataset.interactions), 50]
+    assert "no broker" in told[0]
+    assert "no new events" in told[1]
+    assert "ValueError: broken" in told[2]
+
+
+def command(*args: object) -> Result:
+    """`mmrec train ARGS…`, on one terminal width and CPU thread."""
+    app = typer.Typer()
+    app.command()(train)
+    return CliRunner().invoke(app, [*map(str, args), "--epochs", "1", "--dim", "16"], env={"COLUMNS": "160"})
+
+
+def write_log(folder: Path) -> Path:
+    folder.mkdir()
+    shoppers = Shoppers(make_shop(40, seed=1), 60, seed=1)
+    (folder / "catalogue.jsonl").write_bytes(b"\n".join(map(encode_item, shoppers.shop)))
+    (folder / "events.jsonl").write_bytes(b"\n".join(map(encode_event, shoppers.past(3.0, NOW))))
+    return folder
+
+
+def test_the_command_trains_from_a_folder(tmp_path: Path) -> None:
+    log = write_log(tmp_path / "log")
+    result = command("--data", log, "--out", tmp_path / "releases")
+    assert result.exit_code == 0, result.output
+    (release,) = list_releases(tmp_path / "releases")
+    assert str(release) in result.stdout
+    assert "NDCG@10" in result.stderr
+    for wrong in ((), ("--data", log, "--from", "kafka"), ("--data", tmp_path), ("--data", log, "--every", "soon")):
+        assert isinstance(command(*wrong).exception, UserError)
+
+
+@pytest.mark.broker
+def test_the_command_trains_from_topics_and_announces(
+    settings: Settings, topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MMREC_PREFIX", settings.prefix)
+    monkeypatch.setenv("MMREC_DATA_DIR", str(settings.data_dir))
+    shoppers = Shoppers(make_shop(40, seed=1), 60, seed=1)
+    with BatchProducer(settings) as producer:
+        for item in shoppers.shop:
+            producer.send(topics.catalogue, encode_item(item), key=item.item_id.encode())
+        for event in shoppers.past(3.0, NOW):
+            producer.send(topics.of_event(event), encode_event(event), key=event.user_id.encode())
+        producer.send(topics.clicks, b"{not an event", key=b"u")
+        producer.send(topics.clicks, encode_event(Click(user_id="late", item_id="unlisted", ts=NOW)), key=b"late")
+    result = command("--from", "kafka", "--bootstrap", settings.bootstrap)
+    assert result.exit_code == 0, result.output
+    (release,) = list_releases(settings.releases_dir)
+    (message,) = read(settings, topics.releases)
+    told = decode_release(message.value() or b"")
+    assert (told.version, Path(told.path)) == (release.name, release.resolve())
+    assert message.key() == b"hybrid"
+    scorer = Scorer.load(Path(told.path), provider="cpu", manifest_sha256=told.manifest_sha256)
+    assert "unlisted" in scorer.table.ids
+
+
+@pytest.mark.broker
+def test_a_release_that_does_not_verify_is_not_announced(settings: Settings, topics: Topics, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(tiny_release(), tmp_path / "broken"))
+    (path / "ranker.onnx").write_bytes(b"")
+    with pytest.raises(UserError, match=r"ranker\.onnx"):
+        announce(settings, path)
+    assert list(read(settings, topics.releases)) == []
+
+
+def test_manifests_are_readable_by_people() -> None:
+    text = (tiny_release() / "manifest.json").read_text()
+    assert text.count("\n") > 50
+    assert json.loads(text)["user_encoder"] == "gru"
