@@ -5,7 +5,9 @@ every partition back until the last one is restored.
 """
 
 import asyncio
+import ctypes
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -29,6 +31,10 @@ T = TypeVar("T")
 
 PROGRESS_S = 2.0
 """How often a long restore says how far it is."""
+
+RESERVED_ROWS = 1 << 20
+"""Most rows that a restore makes room for at once: 1.1 GiB of address space a partition, which becomes memory only
+where rows are written. A changelog may have many times more records than users."""
 
 log = logging.getLogger(__name__)
 
@@ -152,6 +158,8 @@ def _restore(
     """Read the partitions' changelogs up to `ends` into the store; say how many records there were."""
     starts = {partition: store.known(partition) + 1 for partition in ends}
     total = sum(ends[partition] - starts[partition] for partition in ends)
+    for partition in ends:
+        store.rows(partition).reserve(min(ends[partition] - starts[partition], RESERVED_ROWS))
     rows, said = 0, time.monotonic()
     for messages in read_batches(settings, changelog, ends, starts, ends):
         if abandoned():
@@ -163,4 +171,12 @@ def _restore(
             log.info("restoring profiles: %d of at most %d changelog rows (%.0f %%)", rows, total, 100 * rows / total)
     for partition, end in ends.items():
         store.note_offset(partition, end - 1)
+    _give_back_memory()
     return rows
+
+
+def _give_back_memory() -> None:
+    """Return what the reading has freed to the system: glibc keeps it otherwise, a fifth of what the profiles take."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mmrec_stream.profiles.record import RECORD, Records, empty, from_bytes
+from mmrec_stream.profiles.record import RECORD, Records, empty, from_bytes, put, take
 
 FIRST_CAPACITY = 1_024
 """Rows a partition starts with: 1.1 MB of address space, of which only what is written takes memory."""
@@ -32,13 +32,22 @@ class ProfileRows:
     def __iter__(self) -> Iterator[str]:
         return iter(self.users)
 
-    def rows_of(self, users: Sequence[str]) -> NDArray[np.int64]:
-        """The row of each user, shape (users,); users nobody knows get an empty one."""
+    def find(self, users: Sequence[str]) -> NDArray[np.int64] | None:
+        """The row of each user, shape (users,); None if one of them has none."""
         row_of = self._row_of
         try:
             return np.array([row_of[user] for user in users], dtype=np.int64)
         except KeyError:
-            return np.array([self._row(user) for user in users], dtype=np.int64)
+            return None
+
+    def rows_of(self, users: Sequence[str]) -> NDArray[np.int64]:
+        """The row of each user, shape (users,); users nobody knows get an empty one."""
+        rows = self.find(users)
+        if rows is None:
+            row_of = self._row_of
+            self._admit([user for user in dict.fromkeys(users) if user not in row_of])
+            rows = np.array([row_of[user] for user in users], dtype=np.int64)
+        return rows
 
     def row(self, user: str) -> int | None:
         """The user's row, None if nothing is known."""
@@ -63,25 +72,29 @@ class ProfileRows:
             # The last of the fullest values of each row: sort by (row, events, position) and take each row's end.
             order = np.lexsort((np.arange(len(rows)), records["events"], rows))
             ends = np.append(np.flatnonzero(np.diff(rows[order])), len(rows) - 1)
-            rows, records = rows[order][ends], records[order][ends]
-        newer = records["events"] >= self.records["events"][rows]
-        self.records[rows[newer]] = records[newer]
+            rows, records = rows[order][ends], take(records, order[ends])
+        newer = np.flatnonzero(records["events"] >= self.records["events"][rows])
+        put(self.records, rows[newer], take(records, newer))
 
     def nbytes(self) -> int:
         """Bytes of the rows in use."""
         return len(self.users) * RECORD.itemsize
 
-    def _row(self, user: str) -> int:
-        row = self._row_of.get(user)
-        if row is None:
-            row = self._row_of[user] = len(self.users)
-            self.users.append(user)
-            if row == len(self.records):
-                self._grow()
-        return row
+    def reserve(self, count: int) -> None:
+        """Make room for `count` users in all, so that filling the rows copies none of them."""
+        if count > len(self.records):
+            self._grow(count)
 
-    def _grow(self) -> None:
-        # Doubling: the pages beyond the copied rows are not touched, so they take no memory.
-        grown = empty(2 * len(self.records))
+    def _admit(self, newcomers: Sequence[str]) -> None:
+        """Give rows to users that have none."""
+        first = len(self.users)
+        self._row_of.update(zip(newcomers, range(first, first + len(newcomers)), strict=True))
+        self.users.extend(newcomers)
+        if len(self.users) > len(self.records):
+            self._grow(max(len(self.users), 2 * len(self.records)))
+
+    def _grow(self, capacity: int) -> None:
+        # The pages beyond the copied rows are not touched, so they take no memory.
+        grown = empty(capacity)
         grown[: len(self.records)] = self.records
         self.records = grown
