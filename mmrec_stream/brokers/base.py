@@ -89,10 +89,13 @@ class Broker(ABC):
         """Start the broker and wait until it answers a metadata request.
 
         Raises:
-            UserError: it ended, or did not answer in time; the text has the end of its log.
+            UserError: the port is in use, or the process ended or did not answer in time; then the text has the end
+                of its log.
         """
         if self.running:
             return self
+        if _listens(self.port):  # its answers would be taken for ours
+            raise UserError(f"port {self.port} on {LOOPBACK} is in use: choose another, or 0 for a free one")
         self.data.mkdir(parents=True, exist_ok=True)
         self._prepare()
         with self.log_path.open("ab") as log:

@@ -78,11 +78,10 @@ def test_a_failed_start_shows_the_end_of_the_log() -> None:
     broker.close()
 
 
-@needs_embedded
-@pytest.mark.broker
-def test_a_taken_port_is_reported() -> None:
-    with embedded() as first, pytest.raises(UserError, match=r"[Aa]ddress.*in use"):
-        embedded(port=first.port).start()
+@pytest.mark.parametrize("make", EVERY_BROKER)
+def test_a_taken_port_is_reported(make: Callable[..., Broker]) -> None:
+    with embedded() as first, pytest.raises(UserError, match=f"port {first.port} on 127.0.0.1 is in use"):
+        make(port=first.port).start()
 
 
 @needs_embedded
