@@ -12,10 +12,12 @@ from mmrec_stream.contracts.identity import partition_of
 from mmrec_stream.contracts.releases import ReleaseAnnouncement, encode_release
 from mmrec_stream.kafka.admin import Cluster
 from mmrec_stream.kafka.health import Level
+from mmrec_stream.releases import announcement, write_release
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import Topics, TopicSpec
 from tests.cli.folding import NOW, click, delete_before, fold_log, publish
 from tests.conftest import Outcome
+from tests.releases.test_releases import contents, manifest
 
 Mmrec = Callable[..., Outcome]
 USERS = [f"user-{number}" for number in range(50)]
@@ -101,6 +103,20 @@ def test_events_deleted_unread_are_broken(kafka_settings: Settings, kafka_topics
     outcome = mmrec(kafka_settings, "doctor", "--json")
     assert outcome.exit_code == 1
     assert "4 events were deleted by retention" in findings(outcome)[f"group {kafka_settings.app_id}"]["detail"]
+
+
+def test_an_announced_release_is_verified_whole(
+    settings: Settings, topics: Topics, mmrec: Mmrec, tmp_path: Path
+) -> None:
+    write_release(tmp_path / "r1", contents(), manifest("r1"))
+    publish(settings, topics.releases, [("hybrid", encode_release(announcement(tmp_path / "r1")))])
+    well = findings(mmrec(settings, "doctor", "--json"))["release"]
+    assert (well["level"], well["detail"].split()[0]) == ("ok", "r1")
+    with (tmp_path / "r1" / "ranker.onnx").open("r+b") as file:
+        file.write(b"x")
+    tampered = mmrec(settings, "doctor", "--json")
+    assert tampered.exit_code == 1
+    assert "ranker.onnx" in findings(tampered)["release"]["detail"]
 
 
 def test_an_announced_release_that_is_not_there_is_broken(settings: Settings, topics: Topics, mmrec: Mmrec) -> None:
