@@ -11,6 +11,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mmrec_stream.evaluation.dataset import Interactions
 from mmrec_stream.evaluation.splits import Cases
@@ -52,17 +53,26 @@ def calibrate(
     vectors: NDArray[np.float32],
     content: ContentSources,
     cases: Cases,
-    features: Features | None,
+    features: Features,
+    users: Tensor,
     report: Report,
     *,
     mask_history: bool,
 ) -> AssociationSettings:
     """Fit the ranker's buffers in place; how association rows are best made.
 
-    Without cases, defaults stay.
+    Args:
+        ranker: What is calibrated.
+        config: How the model is made.
+        log: What behaviour is counted from.
+        vectors: Item vectors, (items, dim).
+        content: What resembles what.
+        cases: What to fit on.
+        features: The ranker's inputs for them.
+        users: Their users' vectors, (cases, dim).
+        report: Takes α and what the halves are worth.
+        mask_history: Whether what a user has had is left out of lists.
     """
-    if features is None:
-        return AssociationSettings()
     few = np.arange(min(len(cases), max(1, CASES_TIMES_ITEMS // max(len(vectors), 1))))
     cases, features = cases.where(few), features.part(slice(len(few)))
     batches = list(request_batches(features))
@@ -83,7 +93,7 @@ def calibrate(
     table = make(chosen)
     _fit_places(ranker, batches, table, cases)
     p_item = _p_item(ranker, batches, table)
-    p_user = _fit_temperature(ranker, batches, table, cases)
+    p_user = _fit_temperature(ranker, users[: len(few)] @ table.item_vectors.T, cases)
     _fit_alpha(ranker, p_user, p_item, cases, np.asarray(features.lengths), report, mask_history=mask_history)
     return chosen
 
@@ -140,11 +150,9 @@ def _fit_places(ranker: Ranker, batches: list[Request], table: Table, cases: Cas
         ranker.type_logits.copy_(type_logits)
 
 
-def _fit_temperature(ranker: Ranker, batches: list[Request], table: Table, cases: Cases) -> NDArray[np.float32]:
-    """Fit p_user's temperature by likelihood; p_user at it, (cases, items)."""
+def _fit_temperature(ranker: Ranker, logits: Tensor, cases: Cases) -> NDArray[np.float32]:
+    """Fit p_user's temperature to logits (cases, items) by likelihood; p_user at it."""
     with torch.no_grad():
-        users = torch.cat([ranker.user_vectors(request, table.item_vectors) for request in batches])
-        logits = users @ table.item_vectors.T
         owners = torch.from_numpy(np.repeat(np.arange(len(cases)), cases.targets.lengths))
         wanted = logits[owners, torch.from_numpy(cases.targets.values)]
 

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mmrec_stream.evaluation import metrics
 from mmrec_stream.evaluation.dataset import Dataset
@@ -19,6 +20,7 @@ from model_export.config import ModelConfig
 from model_export.inputs import Inputs
 from model_export.items import ItemModel
 from model_export.ranker import BUCKETS, Ranker, Request, Table
+from model_export.social import Social
 
 Part = Literal["mixed", "user", "item"]
 """Which scores: the mix at the fitted α, p_user alone (α = 1), p_item alone (α = 0)."""
@@ -43,6 +45,8 @@ class Report:
     """α by least history length."""
     alpha_curve: dict[float, float] = field(default_factory=dict)
     """NDCG@10 on validation with one α for all."""
+    social: dict[float, float] = field(default_factory=dict)
+    """NDCG@10 of p_user on validation by the weight of those that a user follows, where the data says whom."""
     validation: dict[str, float] = field(default_factory=dict)
     """Metrics of the mix and of both halves alone on validation."""
 
@@ -62,6 +66,8 @@ class TrainedModel:
     """(items, K), −1 where there is none."""
     neighbour_weights: NDArray[np.float32]
     report: Report
+    social: Social | None = None
+    """Whom users follow, where the data says so and it helps."""
 
     @property
     def alpha(self) -> dict[int, float]:
@@ -73,10 +79,13 @@ class TrainedModel:
         features = case_features(cases, self.dataset, self.inputs, self.config)
         table = table_of(self.vectors, self.neighbours, self.neighbour_weights)
         scores = np.empty((len(cases), len(self.vectors)), dtype=np.float32)
+        users = user_vectors(self.ranker, features, self.vectors)
+        if self.social is not None:
+            users = self.social.blend(users, cases, self._user_vectors)
         done = 0
         with torch.no_grad():
-            for request in request_batches(features):
-                p_user, p_item, alpha = self.ranker.distributions(request, table)
+            for request, own in zip(request_batches(features), users.split(SCORE_BATCH), strict=True):
+                p_user, p_item, alpha = self.ranker.distributions(request, own, table)
                 if part == "mixed":
                     weight = alpha.unsqueeze(1)
                     chosen = weight * p_user + (1 - weight) * p_item
@@ -85,6 +94,19 @@ class TrainedModel:
                 scores[done : done + len(chosen)] = chosen.numpy()
                 done += len(chosen)
         return scores
+
+    def _user_vectors(self, cases: Cases) -> Tensor:
+        features = case_features(cases, self.dataset, self.inputs, self.config)
+        return user_vectors(self.ranker, features, self.vectors)
+
+
+def user_vectors(ranker: Ranker, features: Features, vectors: NDArray[np.float32]) -> Tensor:
+    """The users' vectors, (users, dim), with item vectors (items, dim), on the CPU."""
+    device = next(ranker.parameters()).device
+    table = torch.from_numpy(vectors).to(device)
+    with torch.no_grad():
+        batches = [Request(*(tensor.to(device) for tensor in request)) for request in request_batches(features)]
+        return torch.cat([ranker.user_vectors(request, table) for request in batches]).float().cpu()
 
 
 def case_features(cases: Cases, dataset: Dataset, inputs: Inputs, config: ModelConfig) -> Features:

@@ -78,7 +78,7 @@ class Ranker(nn.Module):
     def forward(self, *inputs: Tensor, k: int = 20) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Rows, scores, p_user, p_item (batch, k), and alpha (batch,)."""
         request, table = Request(*inputs[: len(Request._fields)]), Table(*inputs[len(Request._fields) :])
-        p_user = self.p_user(request, table)
+        p_user = self.p_user(self.user_vectors(request, table.item_vectors), table)
         rows, weights = self.associated(request, table)
         alpha = self.alpha(request.lengths)
         # Scores over α: adding to p_user itself spares two passes over the whole catalogue.
@@ -109,9 +109,9 @@ class Ranker(nn.Module):
         vectors: Tensor = states.gather(1, last).squeeze(1) + addition
         return vectors
 
-    def p_user(self, request: Request, table: Table) -> Tensor:
-        """(batch, items): next to 0 for unavailable items, over the others a distribution."""
-        vectors = self.inverse_temperature * self.user_vectors(request, table.item_vectors)
+    def p_user(self, users: Tensor, table: Table) -> Tensor:
+        """The items' probabilities for users' vectors: next to 0 for unavailable items, (batch, items)."""
+        vectors = self.inverse_temperature * users
         bias = torch.where(table.available, 0.0, UNAVAILABLE)
         return torch.softmax(vectors @ table.item_vectors.transpose(0, 1) + bias, 1)
 
@@ -132,9 +132,9 @@ class Ranker(nn.Module):
         bucket = ((lengths.unsqueeze(1) >= self.thresholds).sum(1) - 1).clamp(min=0)
         return self.alphas[bucket].clamp(ALPHA_MARGIN, 1 - ALPHA_MARGIN)
 
-    def distributions(self, request: Request, table: Table) -> tuple[Tensor, Tensor, Tensor]:
-        """p_user and p_item of all items, (batch, items), and alpha, (batch,)."""
-        p_user = self.p_user(request, table)
+    def distributions(self, request: Request, users: Tensor, table: Table) -> tuple[Tensor, Tensor, Tensor]:
+        """p_user and p_item of all items, (batch, items), and alpha, (batch,), for users' vectors (batch, dim)."""
+        p_user = self.p_user(users, table)
         rows, weights = self.associated(request, table)
         return p_user, torch.zeros_like(p_user).scatter_add(1, rows, weights), self.alpha(request.lengths)
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,18 +15,18 @@ from torch import Tensor, nn
 from mmrec_stream.errors import UserError
 from mmrec_stream.evaluation.dataset import Dataset, Interactions
 from mmrec_stream.evaluation.serving import ItemFacts
-from mmrec_stream.evaluation.splits import Split
-from mmrec_stream.ranking.types import Features
-from model_export.associations import ContentSources, association_rows
+from mmrec_stream.evaluation.splits import Cases, Split
+from model_export.associations import AssociationSettings, ContentSources, association_rows
 from model_export.calibration import calibrate
 from model_export.checkpoint import Checkpoint, State
 from model_export.config import ModelConfig
 from model_export.encoders import INITIAL_LENGTH, Precomputed
-from model_export.hybrid import Report, TrainedModel, case_features, ndcg_at_10, request_batches, sample_cases
+from model_export.hybrid import Report, TrainedModel, case_features, ndcg_at_10, sample_cases, user_vectors
 from model_export.inputs import Inputs, describe, encoder_names
 from model_export.items import ItemModel
-from model_export.ranker import Ranker, Request
+from model_export.ranker import Ranker
 from model_export.sequences import NO_TARGET, Sequences, side_inputs, training_sequences, without_impressions
+from model_export.social import WEIGHTS, Social
 from model_export.users import UserModel
 
 VALIDATION_CASES = 2_000
@@ -111,8 +111,8 @@ def fit(
 
     def quality(users: UserModel, vectors: NDArray[np.float32]) -> float:
         assert features is not None  # noqa: S101 - only asked where there is something to validate on
-        scores = _logits(Ranker(users, config), features, vectors)
-        return float(ndcg_at_10(scores, validation, mask_history=split.mask_history).mean())
+        logits = user_vectors(Ranker(users, config), features, vectors).numpy() @ vectors.T
+        return float(ndcg_at_10(logits, validation, mask_history=split.mask_history).mean())
 
     def learn(log: Interactions, epochs: int, judge: Judge | None, saved: Checkpoint | None = None) -> "_Trainer":
         sequences = training_sequences(log, config.history, repeats=config.repeats)
@@ -126,23 +126,36 @@ def fit(
     trainer = learn(log, config.epochs, quality if features is not None else None, saved)
     report = trainer.report
     vectors, shares = trainer.table()
-    ranker = Ranker(trainer.users, config).eval()
+    ranker = Ranker(trainer.users, config).cpu().eval()
     content = ContentSources(inputs, trainer.items.names, vectors, config.neighbours)
-    settings = calibrate(
-        ranker, config, log, vectors, content, validation, features, report, mask_history=split.mask_history
-    )
+    settings, social = AssociationSettings(), None
+    if features is not None:
+
+        def vectors_of(cases: Cases) -> Tensor:
+            return user_vectors(ranker, case_features(cases, dataset, inputs, config), vectors)
+
+        users = user_vectors(ranker, features, vectors)
+        if dataset.social is not None:
+            social = Social.of(dataset.social, dataset.users, log)
+            social = _weighed(social, users, validation, vectors, vectors_of, report, mask_history=split.mask_history)
+            users = social.blend(users, validation, vectors_of)
+        settings = calibrate(
+            ranker, config, log, vectors, content, validation, features, users, report, mask_history=split.mask_history
+        )
     if split.refit is not None:
         log = without_impressions(split.refit)
         trainer = learn(log, report.best_epoch, None)
         vectors, shares = trainer.table()
         content = ContentSources(inputs, trainer.items.names, vectors, config.neighbours)
-        ranker.users = trainer.users.eval()
+        ranker.users = trainer.users.cpu().eval()
+        if social is not None and dataset.social is not None:
+            social = replace(Social.of(dataset.social, dataset.users, log), weight=social.weight)
     report.modality_weights = trainer.items.shares_by_name(torch.from_numpy(shares))
     rows = association_rows(config, log, content, dataset.items, settings)
     report.seconds = time.monotonic() - began
     if checkpoint:
         checkpoint.unlink(missing_ok=True)
-    return TrainedModel(config, dataset, inputs, trainer.items, ranker, vectors, *rows, report)
+    return TrainedModel(config, dataset, inputs, trainer.items, ranker, vectors, *rows, report, social)
 
 
 class _Trainer:
@@ -419,13 +432,22 @@ class _SharedContent:
     present: Tensor
 
 
-def _logits(ranker: Ranker, features: Features, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Logits of p_user, (users, items)."""
-    device = next(ranker.parameters()).device
-    table = torch.from_numpy(vectors).to(device)
-    with torch.no_grad():
-        users = [ranker.user_vectors(Request(*(t.to(device) for t in r)), table) for r in request_batches(features)]
-        return (torch.cat(users) @ table.T).cpu().numpy()
+def _weighed(
+    social: Social,
+    users: Tensor,
+    cases: Cases,
+    vectors: NDArray[np.float32],
+    vectors_of: Callable[[Cases], Tensor],
+    report: Report,
+    *,
+    mask_history: bool,
+) -> Social:
+    """The social signal at the weight that is best for p_user on validation."""
+    for weight in WEIGHTS:
+        blended = replace(social, weight=weight).blend(users, cases, vectors_of)
+        logits = blended.numpy() @ vectors.T
+        report.social[weight] = float(ndcg_at_10(logits, cases, mask_history=mask_history).mean())
+    return replace(social, weight=max(report.social, key=lambda weight: report.social[weight]))
 
 
 def _svd_vectors(log: Interactions, users: int, items: int, config: ModelConfig) -> NDArray[np.float32]:

@@ -113,7 +113,8 @@ def test_every_alpha_is_valid(alpha: float) -> None:
     table = Table(*(tensors[name] for name in Table._fields))
     with torch.no_grad():
         rows, scores, p_user, p_item, alphas = ranker(*request, *table, k=8)
-        all_user, all_item, _ = ranker.distributions(request, table)
+        users = ranker.user_vectors(request, table.item_vectors)
+        all_user, all_item, _ = ranker.distributions(request, users, table)
     assert torch.allclose(alphas, torch.full((6,), alpha), atol=1e-5)
     mixed = alpha * all_user + (1 - alpha) * all_item
     assert torch.allclose(scores, mixed.gather(1, rows), atol=1e-5)
