@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import numpy as np
 from faust.types import EventT
+from numpy.typing import NDArray
 
 from mmrec_stream.catalogue.attributes import Catalogue
 from mmrec_stream.contracts.behaviour import EventType
@@ -182,22 +183,25 @@ class Pipeline:
         partition = first.partition
         intake = sort_records(chunk.records, self._limits, int(time.time() * 1000))
         rows = self._store.rows(partition)
-        newcomers = rows.unknown(intake.columns.users)
-        if newcomers:
+        row_of_event = rows.find(intake.columns.users)
+        if row_of_event is None:
+            newcomers = rows.unknown(intake.columns.users)
             places = misplaced(intake, newcomers, partition, self._settings.partitions)
             detail = f"the user's events belong to another of the {self._settings.partitions} partitions (murmur2)"
             intake.reject(places, Fault.MISPLACED, [detail] * len(places))
+            row_of_event = rows.rows_of(intake.columns.users)
         for dead in intake.letters:
             self._bury(dead, ticket)
         self._metrics.chunk(first.topic, partition, chunk.records, len(intake.letters))
         if intake.events:
-            self._fold(intake, chunk, partition, ticket)
+            self._fold(intake, row_of_event, chunk, partition, ticket)
 
-    def _fold(self, intake: Intake, chunk: Chunk, partition: int, ticket: Ticket) -> None:
+    def _fold(
+        self, intake: Intake, row_of_event: NDArray[np.int64], chunk: Chunk, partition: int, ticket: Ticket
+    ) -> None:
         columns, topic = intake.columns, chunk.records[0].topic
         self._catalogue.complete(columns)
         rows = self._store.rows(partition)
-        row_of_event = rows.rows_of(columns.users)
         fresh = fold(rows.records, row_of_event, columns, source_key(topic, partition))
         folded = time.time()
         touched = np.unique(row_of_event[fresh])
@@ -216,7 +220,7 @@ class Pipeline:
     def _line_up(
         self,
         intake: Intake,
-        row_of_event: Any,
+        row_of_event: NDArray[np.int64],
         fetched: float,
         folded: float,
         topic: str,

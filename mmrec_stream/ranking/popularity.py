@@ -87,10 +87,10 @@ class Popularity:
                 grown = np.zeros(capacity, dtype=getattr(self, name).dtype)
                 grown[: len(self._ids)] = getattr(self, name)[: len(self._ids)]
                 setattr(self, name, grown)
-        for item_id, key, row in zip(item_ids, keys, rows.tolist(), strict=True):
-            if row == len(self._ids):
-                self._ids.append(item_id)
-                self._keys[row] = key
+        for place in np.flatnonzero(rows >= len(self._ids)).tolist():
+            if rows[place] == len(self._ids):
+                self._ids.append(item_ids[place])
+                self._keys[rows[place]] = keys[place]
 
     def _rebase(self, newest_ms: int) -> None:
         if self._base_ms:
