@@ -64,6 +64,8 @@ class Kind:
 
     label: str
     is_kafka: bool
+    name: str
+    """What it is, for the report's head."""
     missing: str | None
     open: Callable[[], tuple[RunningBroker, Callable[[], None]]]
 
@@ -88,10 +90,10 @@ class Pool:
 def kinds() -> list[Kind]:
     """Every way to have a broker, available or not."""
     return [
-        Kind("embedded", False, why_no_embedded(), _open_embedded),
-        Kind("kafka", True, why_no_kafka(), _open_kafka),
-        Kind("container", True, _why_no_container(), _open_container),
-        Kind("external", True, None if EXTERNAL_BOOTSTRAP else "MMREC_BOOTSTRAP is not set", _open_external),
+        Kind("embedded", False, "in memory, from PyPI", why_no_embedded(), _open_embedded),
+        Kind("kafka", True, f"KAFKA_HOME={os.environ.get('KAFKA_HOME')}", why_no_kafka(), _open_kafka),
+        Kind("container", True, CONTAINER_IMAGE, _why_no_container(), _open_container),
+        Kind("external", True, f"MMREC_BOOTSTRAP={EXTERNAL_BOOTSTRAP}", _why_no_external(), _open_external),
     ]
 
 
@@ -200,7 +202,7 @@ def mmrec() -> Callable[..., Outcome]:
 
 
 def pytest_report_header() -> list[str]:
-    return [f"broker {kind.label}: {'no: ' + kind.missing if kind.missing else 'yes'}" for kind in kinds()]
+    return [f"broker {kind.label}: {f'not used: {kind.missing}' if kind.missing else kind.name}" for kind in kinds()]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -258,6 +260,10 @@ def _open_container() -> tuple[RunningBroker, Callable[[], None]]:
 def _open_external() -> tuple[RunningBroker, Callable[[], None]]:
     bootstrap = EXTERNAL_BOOTSTRAP or ""
     return RunningBroker(bootstrap, f"the broker at {bootstrap}", is_kafka=True), lambda: None
+
+
+def _why_no_external() -> str | None:
+    return None if EXTERNAL_BOOTSTRAP else "MMREC_BOOTSTRAP is not set"
 
 
 def _why_no_container() -> str | None:

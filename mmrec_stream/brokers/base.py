@@ -55,8 +55,11 @@ class Broker(ABC):
             port: client port; 0 takes a free one.
             data: folder for data and log; a temporary one, removed by `close`, where None.
         """
-        self._temporary = tempfile.TemporaryDirectory(prefix="mmrec-broker-") if data is None else None
-        self.data = Path(self._temporary.name) if self._temporary else Path(data or "").absolute()
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        if data is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="mmrec-broker-")
+            data = Path(self._temporary.name)
+        self.data = data.absolute()
         self.port = port or free_port()
         self._process: subprocess.Popen[bytes] | None = None
 

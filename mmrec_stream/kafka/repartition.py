@@ -106,6 +106,10 @@ def _check(settings: Settings, topics: Topics, source: str) -> None:
         raise UserError(f"{', '.join(missing)} does not exist: create our topics with `mmrec topics`")
 
 
+_NEW = Span(0, 0)
+"""A partition that the topic was given after the copy began."""
+
+
 @dataclass
 class _Share:
     """The partitions that this copier has, and the next offset in each."""
@@ -115,7 +119,7 @@ class _Share:
 
     def at_end(self, there: dict[int, Span]) -> bool:
         """Whether all that this copier has is copied; also if the group gave it nothing."""
-        return self.joined and all(at >= there[partition].high for partition, at in self.positions.items())
+        return self.joined and all(at >= there.get(p, _NEW).high for p, at in self.positions.items())
 
 
 def _join(consumer: Consumer, source: str, there: dict[int, Span]) -> _Share:
@@ -126,7 +130,7 @@ def _join(consumer: Consumer, source: str, there: dict[int, Span]) -> _Share:
         share.joined = True
         starts = consumer.committed(partitions, timeout=30) if partitions else []
         for at in starts:
-            at.offset = share.positions[at.partition] = max(at.offset, there[at.partition].low)
+            at.offset = share.positions[at.partition] = max(at.offset, there.get(at.partition, _NEW).low)
         consumer.assign(starts)
 
     def revoked(consumer: Consumer, partitions: list[TopicPartition]) -> None:

@@ -60,6 +60,16 @@ def test_a_crash_and_a_restart_keep_what_the_broker_promises(make: Callable[[], 
 
 @needs_kafka
 @pytest.mark.kafka
+def test_kept_data_are_there_for_the_next_broker_on_them(tmp_path: Path) -> None:
+    with apache_kafka(data=tmp_path) as first:
+        Cluster(at(first)).create([TopicSpec("kept", "user id", 2, 1)])
+    with apache_kafka(data=tmp_path) as second:
+        assert second.port != first.port
+        assert Cluster(at(second)).partitions()["kept"] == 2
+
+
+@needs_kafka
+@pytest.mark.kafka
 def test_extra_properties_win(tmp_path: Path) -> None:
     with apache_kafka(data=tmp_path / "data", properties={"auto.create.topics.enable": "true"}) as broker:
         producer = Producer({"bootstrap.servers": broker.bootstrap})

@@ -80,6 +80,23 @@ def test_it_follows_until_it_is_stopped(settings: Settings, topics: Topics, shop
     assert copier.returncode == 0
 
 
+def test_a_killed_copier_is_taken_over_without_a_loss(
+    kafka_settings: Settings, kafka_topics: Topics, mmrec: Mmrec
+) -> None:
+    name, cluster = f"{kafka_settings.prefix}shop", Cluster(kafka_settings)
+    cluster.create([TopicSpec(name, "user id", 3, 1)])
+    values = {click(user, item=f"item-{number}") for number in range(1_000) for user in USERS}
+    fill(kafka_settings, name, sorted(values))
+    command = [sys.executable, "-c", "from mmrec_stream.cli import main; main()", "repartition", "--from", name]
+    copier = subprocess.Popen(command, env=environment(kafka_settings), stderr=subprocess.DEVNULL)
+    while not cluster.committed(group_of(kafka_settings), [name]):
+        assert copier.poll() is None
+    copier.kill()
+    copier.wait()
+    assert mmrec(kafka_settings, "repartition", "--from", name, "--once").exit_code == 0
+    assert {message.value() for message in read(kafka_settings, kafka_topics.clicks)} == values
+
+
 def test_topics_that_would_be_counted_twice_are_refused(
     settings: Settings, topics: Topics, shop: str, mmrec: Mmrec
 ) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from mmrec_stream.brokers import embedded, why_no_embedded
+from mmrec_stream.brokers import apache_kafka, embedded, why_no_embedded, why_no_kafka
 from mmrec_stream.contracts.identity import partition_of
 from mmrec_stream.errors import UserError
 from mmrec_stream.kafka import clients
@@ -61,6 +61,22 @@ def test_what_was_not_delivered_is_raised(monkeypatch: pytest.MonkeyPatch) -> No
         with pytest.raises(DeliveryError, match="3 records were not delivered"):
             producer.flush(10)
         assert producer.delivered == 1
+
+
+@pytest.mark.kafka
+@pytest.mark.skipif(why_no_kafka() is not None, reason=str(why_no_kafka()))
+def test_a_crash_of_the_broker_loses_and_repeats_nothing() -> None:
+    with apache_kafka() as broker:
+        settings = Settings(_env_file=None, bootstrap=broker.bootstrap)  # type: ignore[call-arg]
+        Cluster(settings).create([TopicSpec("log", "user id", 1, 1)])
+        with BatchProducer(settings) as producer:
+            for number in range(2_000):
+                producer.send("log", b"%d" % number, key=b"k")
+                if number == 1_000:
+                    producer.poll(0.01)
+                    broker.kill()
+            broker.start()
+        assert [int(message.value()) for message in read(settings, "log")] == list(range(2_000))
 
 
 def test_a_record_too_large_for_any_broker_is_refused(settings: Settings, topic: str) -> None:
