@@ -69,6 +69,16 @@ class _Due:
     """The chunks that wait for the list."""
 
 
+@dataclass(slots=True)
+class _Scored:
+    """A batch with its slates, in the batch's order; none where scoring failed."""
+
+    batch: dict[str, _Due]
+    slates: list[Slate]
+    at: float
+    """s since 1970."""
+
+
 class Pipeline:
     """One worker's way from chunks to acknowledgements."""
 
@@ -136,32 +146,51 @@ class Pipeline:
         await asyncio.sleep(0)
 
     async def recommend_forever(self) -> None:
-        """Publish the lists that are due, a batch at a time, until cancelled."""
-        loop = asyncio.get_running_loop()
+        """Publish the lists that are due, a batch at a time, until cancelled.
+
+        While one batch is being scored, the one before it is published: scoring frees the interpreter.
+        """
+        scored: _Scored | None = None
         while True:
-            if not self._due:
+            if not self._due and scored is None:
                 self._wake.clear()
                 await self._wake.wait()
-            users = list(islice(self._due, self._settings.score_batch))
-            batch = [self._due.pop(user) for user in users]
-            records = np.empty(len(batch), dtype=RECORD)
-            for place, due in enumerate(batch):
-                records[place] = self._store.rows(due.partition).records[due.row]
+            scoring = self._score(self._next_batch()) if self._due else None
+            if scored is not None:
+                self._publish_all(scored)
+            scored = await scoring if scoring is not None else None
+
+    def _next_batch(self) -> dict[str, _Due]:
+        """Take the users who have waited longest out of the line."""
+        users = list(islice(self._due, self._settings.score_batch))
+        return {user: self._due.pop(user) for user in users}
+
+    def _score(self, batch: dict[str, _Due]) -> "asyncio.Task[_Scored]":
+        """Begin to score a batch on the scoring thread, with the profiles as they are now."""
+        records = np.empty(len(batch), dtype=RECORD)
+        for place, due in enumerate(batch.values()):
+            records[place] = self._store.rows(due.partition).records[due.row]
+        work = asyncio.get_running_loop().run_in_executor(
+            self._scoring, self._recommender.recommend, records, int(time.time() * 1000)
+        )
+
+        async def scored() -> _Scored:
             try:
-                slates = await loop.run_in_executor(
-                    self._scoring, self._recommender.recommend, records, int(time.time() * 1000)
-                )
+                return _Scored(batch, await work, time.time())
             except Exception:
                 # The users' next events bring the next attempt; holding the chunks back would stop everything.
                 log.exception("scoring %d users failed: their lists are left out", len(batch))
                 self._metrics.scoring_failures.inc()
-                slates = []
-            scored = time.time()
-            for user, due, slate in zip(users, batch, slates, strict=False):
-                self._publish(user, due, slate, scored)
-            for due in batch:
-                for ticket in due.tickets:
-                    ticket.settle()
+                return _Scored(batch, [], time.time())
+
+        return asyncio.create_task(scored())
+
+    def _publish_all(self, scored: _Scored) -> None:
+        for (user, due), slate in zip(scored.batch.items(), scored.slates, strict=False):
+            self._publish(user, due, slate, scored.at)
+        for due in scored.batch.values():
+            for ticket in due.tickets:
+                ticket.settle()
 
     async def settle(self) -> None:
         """Wait until all chunks are acknowledged; lists that are still due after `SETTLE_S` are given up."""
