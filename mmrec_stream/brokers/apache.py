@@ -114,9 +114,10 @@ class ApacheKafka(Broker):
             # The default of 3 s makes the first member of every group wait for others that never come.
             "group.initial.rebalance.delay.ms": "0",
             # After a crash the controller refuses the broker until its old session ends: the default of 9 s is a
-            # long wait for a player, and below 3 s a busy machine's pauses would count as a crash.
-            "broker.session.timeout.ms": "3000",
-            "broker.heartbeat.interval.ms": "500",
+            # long wait for a player, and much below 6 s the pauses of an overloaded machine would count as a crash
+            # and leave partitions without a leader.
+            "broker.session.timeout.ms": "6000",
+            "broker.heartbeat.interval.ms": "1000",
             # A misspelt topic is an error here as it is in production.
             "auto.create.topics.enable": "false",
         }
