@@ -19,7 +19,7 @@ def command(
     ] = None,
     methods: Annotated[
         str,
-        typer.Option(help="Comma-separated names, a prefix of a name is enough (`ours`, `ease`). All if not given."),
+        typer.Option(help="Comma-separated names, or how names begin (`ours alpha`). All if not given."),
     ] = "",
     seeds: Annotated[int, typer.Option(min=1, max=20, help="Seeds that our own model is trained with.")] = 3,
     quick: Annotated[bool, typer.Option(help="LastFM alone, one seed, without methods that take minutes.")] = False,

@@ -46,12 +46,15 @@ def run_sets(names: Sequence[str], wanted: Sequence[str], seeds: int, results: P
 
 
 def _chosen(known: dict[str, Factory], wanted: Sequence[str]) -> dict[str, Factory]:
-    """The methods whose name begins with a wanted one, in the order of all; all where none is named.
+    """The methods that are wanted by name, or by the beginning of their name, in the order of all; all for none.
 
     Raises:
-        UserError: No method begins like one of the wanted names.
+        UserError: No method is called or begins like one of the wanted names.
     """
-    for prefix in wanted:
-        if not any(name.startswith(prefix) for name in known):
-            raise UserError(f"--methods {prefix}: no such method; there are {', '.join(known)}")
-    return {name: known[name] for name in known if not wanted or any(name.startswith(prefix) for prefix in wanted)}
+    chosen: set[str] = set()
+    for name in wanted:
+        found = {name} & known.keys() or {method for method in known if method.startswith(name)}
+        if not found:
+            raise UserError(f"--methods {name}: no such method; there are {', '.join(known)}")
+        chosen |= found
+    return {name: factory for name, factory in known.items() if not wanted or name in chosen}

@@ -13,7 +13,7 @@ from mmrec_stream.evaluation.splits import Cases
 from model_export.baselines import item_item
 from model_export.baselines.base import Baseline, Setting
 
-DECAYS = (0.8, 0.6, 0.9, 1.0)
+DECAYS = (0.8, 0.6, 0.4, 1.0)
 """Weights of a step back in the history that are tried; 1 forgets the order."""
 
 DAY_MS = 86_400_000
@@ -25,7 +25,7 @@ CONTENT_NEIGHBOURS = 500
 class Popularity(Baseline):
     """The same for everybody: items by how often they were taken in the last days of the log (0: all of it)."""
 
-    learn_grid: ClassVar[Mapping[str, Sequence[Setting]]] = {"days": (0, 3, 7, 28)}
+    learn_grid: ClassVar[Mapping[str, Sequence[Setting]]] = {"days": (0, 7, 28)}
 
     def learn(self, dataset: Dataset, log: Interactions) -> None:
         """Count."""
@@ -54,7 +54,7 @@ class ItemItem(Baseline):
 class ItemKnn(ItemItem):
     """Item kNN: shrunk cosine of the items' sets of users."""
 
-    learn_grid: ClassVar[Mapping[str, Sequence[Setting]]] = {"shrink": (10, 0, 50)}
+    learn_grid: ClassVar[Mapping[str, Sequence[Setting]]] = {"shrink": (10, 0)}
 
     def learn(self, dataset: Dataset, log: Interactions) -> None:
         """Count common users."""
@@ -64,14 +64,13 @@ class ItemKnn(ItemItem):
 class DirectedCooccurrence(ItemItem):
     """What follows what, recency-weighted: what a stream can count as it goes."""
 
-    learn_grid: ClassVar[Mapping[str, Sequence[Setting]]] = {"window": (10, 3), "backward": (0.0, 0.5, 1.0)}
+    learn_grid: ClassVar[Mapping[str, Sequence[Setting]]] = {"backward": (0.0, 0.3, 1.0)}
 
     def learn(self, dataset: Dataset, log: Interactions) -> None:
         """Count pairs within a window."""
         self._weights = item_item.directed_cooccurrence(
             log,
             dataset.items,
-            window=int(self.number("window")),
             backward=self.number("backward"),
             repeats=self.repeats,
         )
@@ -80,7 +79,7 @@ class DirectedCooccurrence(ItemItem):
 class ContentKnn(ItemItem):
     """Items that look or read like the history; `modality` names one of the data set's features, or `both` = all."""
 
-    ask_grid: ClassVar[Mapping[str, Sequence[Setting]]] = {"decay": (1.0, 0.9, 0.8, 0.6)}
+    ask_grid: ClassVar[Mapping[str, Sequence[Setting]]] = {"decay": (0.9, 1.0, 0.8)}
 
     def __init__(self, modality: str, seed: int = 0) -> None:
         super().__init__(seed)
