@@ -37,7 +37,7 @@ def ranker_graph(config: ModelConfig) -> tuple[Ranker, onnx.ModelProto]:
     """The product's ranker, untrained, and its exported graph, which serves any number of items."""
     torch.manual_seed(0)
     ranker = Ranker(UserModel(config, len(CATEGORIES), len(CATEGORIES)), config)
-    return ranker, export_ranker(ranker, config.dim, config.neighbours)
+    return ranker, export_ranker(ranker, config.dim, config.neighbours, config.history)
 
 
 def item_table(items: int, config: ModelConfig) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]:
