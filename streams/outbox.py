@@ -71,6 +71,11 @@ class Outbox:
         """Records that are not yet confirmed."""
         return len(self._profiles) + len(self._lists)
 
+    @property
+    def profiles_under_way(self) -> int:
+        """Changelog rows that are not yet confirmed."""
+        return len(self._profiles)
+
     def profiles(
         self,
         topic: str,

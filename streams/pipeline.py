@@ -24,7 +24,7 @@ from mmrec_stream.contracts.dead_letters import Fault, encode_dead_letter
 from mmrec_stream.contracts.identity import NO_KEY, list_id, source_key
 from mmrec_stream.contracts.recommendations import Cause, RecommendationList, Times, encode_list
 from mmrec_stream.profiles.fold import fold
-from mmrec_stream.profiles.record import RECORD
+from mmrec_stream.profiles.record import RECORD, take
 from mmrec_stream.ranking.popularity import Popularity
 from mmrec_stream.ranking.recommend import Recommender, Slate
 from mmrec_stream.settings import Settings
@@ -42,6 +42,10 @@ old as a list should become; fewer would hold up profiles when many visitors com
 SETTLE_S = 0.3
 """How long a rebalance waits for lists that are due. What is not done by then is read again, by whoever has the
 partition; profiles know what they have folded. Longer would hold up the partitions that stay."""
+
+SETTLE_PROFILES_S = 5.0
+"""How long a rebalance waits for profiles to be confirmed: they take milliseconds, and seconds when a broker is
+ailing. Half of what the group allows for handing over."""
 
 LOOK_S = 0.002
 """How often a wait for the line to shorten looks again. Many small steps end such a wait; an event for each would cost
@@ -193,9 +197,15 @@ class Pipeline:
                 ticket.settle()
 
     async def settle(self) -> None:
-        """Wait until all chunks are acknowledged; lists that are still due after `SETTLE_S` are given up."""
-        deadline = time.monotonic() + SETTLE_S
-        while self._open and time.monotonic() < deadline:
+        """Wait until all chunks are acknowledged; lists that are still due after `SETTLE_S` are given up.
+
+        Profiles on their way get `SETTLE_PROFILES_S`: one that came in after the next owner's would stand in its place
+        once the changelog is compacted.
+        """
+        began = time.monotonic()
+        while self._open and time.monotonic() < began + SETTLE_S:
+            await asyncio.sleep(LOOK_S)
+        while self._outbox.profiles_under_way and time.monotonic() < began + SETTLE_PROFILES_S:
             await asyncio.sleep(LOOK_S)
         if self._open:
             log.info("%d chunks are given up; they will be read again", self._open)
@@ -233,13 +243,14 @@ class Pipeline:
         rows = self._store.rows(partition)
         fresh = fold(rows.records, row_of_event, columns, source_key(topic, partition))
         folded = time.time()
-        touched = np.unique(row_of_event[fresh])
-        if len(touched):
-            block, width = rows.records[touched].tobytes(), RECORD.itemsize
-            values = [block[start : start + width] for start in range(0, len(block), width)]
-            users = rows.users
-            keys = [users[row] for row in touched.tolist()]
-            self._outbox.profiles(self._changelog, partition, keys, values, ticket, self._store.note_offset)
+        # Profiles that only repeats touched are written too: the row may not have been delivered when its chunk was
+        # given up, and this chunk must not be acknowledged before it is.
+        touched = np.unique(row_of_event)
+        block, width = take(rows.records, touched).tobytes(), RECORD.itemsize
+        values = [block[start : start + width] for start in range(0, len(block), width)]
+        users = rows.users
+        keys = [users[row] for row in touched.tolist()]
+        self._outbox.profiles(self._changelog, partition, keys, values, ticket, self._store.note_offset)
         counted = np.where(fresh, columns.items, np.uint64(NO_KEY))
         self._popularity.count([event.item_id for event in intake.events], counted, columns.types, columns.times_ms)
         self._metrics.folded(len(fresh), int(fresh.sum()), len(touched))
