@@ -5,9 +5,9 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
 
-import msgspec
 from confluent_kafka import Message, TopicPartition
 
+from mmrec_stream.contracts.acceptance import UNREADABLE
 from mmrec_stream.contracts.catalogue import CatalogueItem, decode_item
 from mmrec_stream.contracts.releases import ReleaseAnnouncement, decode_release
 from mmrec_stream.kafka.clients import open_consumer
@@ -100,7 +100,7 @@ def catalogue_changes(messages: Sequence[Message]) -> tuple[list[CatalogueItem],
             continue
         try:
             item = decode_item(value)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             log.warning("%s: no catalogue item: %s", place, error)
             continue
         removed.pop(item.item_id, None)
@@ -115,6 +115,6 @@ def newest_announcement(messages: Sequence[Message]) -> ReleaseAnnouncement | No
             continue
         try:
             return decode_release(message.value())
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             log.warning("%s@%d: no release announcement: %s", message.topic(), message.offset(), error)
     return None

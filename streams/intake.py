@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import msgspec
 import numpy as np
 
+from mmrec_stream.contracts.acceptance import UNREADABLE, Refusal, accept
 from mmrec_stream.contracts.behaviour import BehaviourEvent, decode_event
 from mmrec_stream.contracts.dead_letters import DeadLetter, Fault, Origin
 from mmrec_stream.contracts.identity import partition_of
@@ -72,12 +72,12 @@ def sort_records(records: Sequence[Record], limits: Limits, now_ms: int) -> Inta
         if max(map(len, values)) > limits.max_bytes:  # type: ignore[arg-type]
             raise ValueError("an oversized record is among them")
         events = [decode_event(value) for value in values]  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, *UNREADABLE):
         events, good = [], []
         for record in records:
-            outcome = _decode(record, limits.max_bytes)
-            if isinstance(outcome, DeadLetter):
-                letters.append(outcome)
+            outcome = accept(record.value, limits.max_bytes)
+            if isinstance(outcome, Refusal):
+                letters.append(letter(record, outcome.fault, outcome.detail))
             else:
                 events.append(outcome)
                 good.append(record)
@@ -110,18 +110,3 @@ def letter(record: Record, fault: Fault, detail: str) -> DeadLetter:
         truncated=cut,
         noticed=int(time.time() * 1000),
     )
-
-
-def _decode(record: Record, max_bytes: int) -> BehaviourEvent | DeadLetter:
-    value = record.value
-    if not value:
-        return letter(record, Fault.EMPTY, "the record has no value: behaviour topics carry no deletions")
-    if len(value) > max_bytes:
-        return letter(record, Fault.OVERSIZED, f"{len(value)} bytes, at most {max_bytes} are taken")
-    try:
-        event: BehaviourEvent = decode_event(value)
-        return event
-    except msgspec.ValidationError as error:
-        return letter(record, Fault.INVALID, str(error))
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        return letter(record, Fault.NOT_JSON, str(error))

@@ -87,12 +87,14 @@ def _as_json(message: "Message") -> str:
     """The record's place and its value: the document where it is JSON, otherwise text with unreadable bytes marked."""
     import msgspec
 
+    from mmrec_stream.contracts.acceptance import UNREADABLE
+
     value = message.value()
     document: object = None
     if value is not None:
         try:
             document = msgspec.json.decode(value)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             document = value.decode(errors="backslashreplace")
     return msgspec.json.encode(
         {
@@ -108,13 +110,13 @@ def _as_json(message: "Message") -> str:
 
 def _renderer(topic: Topic, names: "Names", top: int) -> "Callable[[Message], str]":
     """How a record of the topic is shown; a value that breaks the contract is shown with what is wrong."""
-    import msgspec
+    from mmrec_stream.contracts.acceptance import UNREADABLE
 
     def render(message: "Message") -> str:
         where = f"{message.partition()}/{message.offset()}"
         try:
             return f"{_clock(message.timestamp()[1])} {_text(topic, message, names, top)}"
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             return f"{_clock(message.timestamp()[1])} {where} cannot be read: {error}: {message.value()[:200]!r}"
 
     return render

@@ -7,6 +7,9 @@ import msgspec
 from mmrec_stream.contracts.behaviour import BehaviourEvent, decode_event
 from mmrec_stream.contracts.dead_letters import Fault
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding bytes from outside may raise. The last: a field that nobody asked for, nested a thousand deep."""
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -31,6 +34,6 @@ def accept(value: bytes | None, max_bytes: int) -> BehaviourEvent | Refusal:
         event: BehaviourEvent = decode_event(value)
     except msgspec.ValidationError as error:
         return Refusal(Fault.INVALID, str(error))
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         return Refusal(Fault.NOT_JSON, str(error))
     return event

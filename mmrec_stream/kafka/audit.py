@@ -14,10 +14,11 @@ from confluent_kafka import Message
 from numpy.typing import NDArray
 
 from mmrec_stream.contracts.acceptance import Refusal, accept
-from mmrec_stream.contracts.dead_letters import Fault, decode_dead_letter
+from mmrec_stream.contracts.dead_letters import Fault
 from mmrec_stream.contracts.identity import source_key
 from mmrec_stream.errors import UserError
 from mmrec_stream.kafka.admin import Cluster
+from mmrec_stream.kafka.letters import letter_of
 from mmrec_stream.kafka.plan import uneven
 from mmrec_stream.kafka.reader import read_batches, spans
 from mmrec_stream.profiles.rows import ProfileRows
@@ -173,9 +174,9 @@ def _dead_letters(settings: Settings, topic: str, result: Audit, progress: Progr
     result.dead_letters_trimmed = any(span.low > 0 for span in spans(settings, topic).values())
     for messages in read_batches(settings, topic):
         for message in messages:
-            if message.value() is None:  # the mark of a letter that was published again
+            letter = letter_of(message)
+            if letter is None:
                 continue
-            letter = decode_dead_letter(message.value())
             place = (letter.origin.topic, letter.origin.partition, letter.origin.offset)
             if place not in places:
                 places.add(place)

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-import msgspec
-
+from mmrec_stream.contracts.acceptance import UNREADABLE
 from mmrec_stream.contracts.releases import ReleaseAnnouncement, decode_release
 from mmrec_stream.errors import UserError
 from mmrec_stream.kafka.admin import Cluster
@@ -123,7 +122,7 @@ def newest_announcement(settings: Settings) -> ReleaseAnnouncement | None:
         return None
     try:
         announced: ReleaseAnnouncement = decode_release(newest.value())
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise UserError(f"{newest.topic()}, offset {newest.offset()}: no valid announcement: {error}") from None
     return announced
 

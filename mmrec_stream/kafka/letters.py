@@ -5,6 +5,7 @@ the letter, so retention takes the letter first; and it holds wherever it stands
 that a worker writes when it reads the same record once more.
 """
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
@@ -13,7 +14,7 @@ from enum import StrEnum
 
 from confluent_kafka import Message
 
-from mmrec_stream.contracts.acceptance import Refusal, accept
+from mmrec_stream.contracts.acceptance import UNREADABLE, Refusal, accept
 from mmrec_stream.contracts.behaviour import BehaviourEvent
 from mmrec_stream.contracts.dead_letters import DeadLetter, Fault, Origin, decode_dead_letter, encode_dead_letter
 from mmrec_stream.errors import UserError
@@ -21,6 +22,8 @@ from mmrec_stream.kafka.clients import BatchProducer
 from mmrec_stream.kafka.reader import Span, read, read_batches, spans
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import Topics
+
+LOGGER = logging.getLogger(__name__)
 
 MAX_VALUE_BYTES = 512 * 1024
 """How much of a value a letter keeps: with base64's third on top it stays below a topic's usual limit of 1 MB."""
@@ -78,6 +81,18 @@ def write_letter(producer: BatchProducer, topic: str, message: Message, refusal:
     producer.send(topic, encode_dead_letter(letter), key=letter.record_key)
 
 
+def letter_of(message: Message) -> DeadLetter | None:
+    """The letter in a record; None for a mark, and for what is no letter."""
+    if message.value() is None:
+        return None
+    try:
+        letter: DeadLetter = decode_dead_letter(message.value())
+    except UNREADABLE as error:
+        LOGGER.warning("%s, offset %d: no dead letter: %s", message.topic(), message.offset(), error)
+        return None
+    return letter
+
+
 def open_letters(settings: Settings) -> list[DeadLetter]:
     """The dead letters that were not published again, in the order of the topic; of repeats the last.
 
@@ -91,7 +106,9 @@ def open_letters(settings: Settings) -> list[DeadLetter]:
             if message.value() is None:
                 done.add(message.key())
             else:
-                letters[message.key()] = decode_dead_letter(message.value())
+                letter = letter_of(message)
+                if letter is not None:
+                    letters[message.key()] = letter
     return [letter for key, letter in letters.items() if key not in done]
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import msgspec
 from confluent_kafka import Message
 
+from mmrec_stream.contracts.acceptance import UNREADABLE
 from mmrec_stream.contracts.identity import id_key, short_key
 from mmrec_stream.kafka.reader import Span, read_batches, spans
 from mmrec_stream.settings import Settings
@@ -39,7 +40,7 @@ class Names:
                 continue
             try:
                 item = _decode(message.value())
-            except msgspec.DecodeError:
+            except UNREADABLE:
                 continue
             self.items[id_key(item.item_id)] = item.item_id
             if item.title:

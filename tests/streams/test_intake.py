@@ -66,3 +66,12 @@ def test_only_users_of_another_partition_are_misplaced(partitions: int) -> None:
     places = misplaced(intake, set(users), 0, partitions)
     assert places == [n for n, user in enumerate(users) if partition_of(user.encode(), partitions) != 0]
     assert misplaced(intake, set(), 0, partitions) == []
+
+
+def test_a_value_nested_too_deep_to_read_is_a_dead_letter_among_good_ones() -> None:
+    good = b'{"type":"view","user_id":"ann","item_id":"lamp","ts":%d}' % START_MS
+    deep = good[:-1] + b',"x":' + b"[" * 5_000 + b"]" * 5_000 + b"}"
+    roomy = Limits(max_bytes=65_536, max_future_ms=60_000)
+    intake = sort_records([record(good, 0), record(deep, 1), record(good, 2)], roomy, NOW_MS)
+    assert intake.columns.offsets.tolist() == [0, 2]
+    assert [(dead.fault, dead.origin.offset) for dead in intake.letters] == [(Fault.NOT_JSON, 1)]
