@@ -26,8 +26,8 @@ CONTENT_TEMPERATURE = 0.1
 """Softmax temperature of cosine similarities: a difference of .1 between two neighbours makes one count e times the
 other, which is about how far the nearest neighbours of a trained table lie apart."""
 
-_CHUNK = 128
-"""Added items that are compared with the table at a time: 50 MB for 100,000 items."""
+_COMPARED = 8_000_000
+"""Similarities that are held at a time while added items look for their neighbours: 32 MB, and twice that of indices."""
 
 
 class ItemTable:
@@ -133,8 +133,9 @@ class ItemTable:
         self._ids.extend(ids[position] for position in fresh.tolist())
         _insert(*self._slots, keys[fresh], self._count)
         self._count += len(fresh)
-        for start in range(0, len(fresh), _CHUNK):
-            self._resemble(rows[fresh[start : start + _CHUNK]])
+        chunk = max(1, _COMPARED // max(self._count, 1))
+        for start in range(0, len(fresh), chunk):
+            self._resemble(rows[fresh[start : start + chunk]])
         self.version += 1
         return rows
 
