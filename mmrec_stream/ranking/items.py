@@ -27,7 +27,7 @@ CONTENT_TEMPERATURE = 0.1
 other, which is about how far the nearest neighbours of a trained table lie apart."""
 
 _COMPARED = 8_000_000
-"""Similarities that are held at a time while added items look for their neighbours: 32 MB, and twice that of indices."""
+"""Similarities held at a time while added items look for their neighbours: 32 MB, and twice that of indices."""
 
 
 class ItemTable:
