@@ -21,6 +21,9 @@ from mmrec_stream.kafka.clients import client_config, open_consumer
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import TopicSpec
 
+ANSWER_S = 5.0
+"""How long a broker may take to say which topics there are: it answers in milliseconds, and a person waits."""
+
 TIMEOUT_S = 15.0
 """How long a request to the cluster may take: a controller that has just been elected answers within seconds."""
 
@@ -54,7 +57,7 @@ class Cluster:
         self._settings = settings
         self._admin = AdminClient(client_config(settings))
 
-    def partitions(self, timeout_s: float = TIMEOUT_S) -> dict[str, int]:
+    def partitions(self, timeout_s: float = ANSWER_S) -> dict[str, int]:
         """The topics that exist, with their numbers of partitions.
 
         Raises:
@@ -62,7 +65,7 @@ class Cluster:
         """
         return {name: len(topic.partitions) for name, topic in self._metadata(timeout_s).topics.items()}
 
-    def brokers(self, timeout_s: float = TIMEOUT_S) -> dict[int, str]:
+    def brokers(self, timeout_s: float = ANSWER_S) -> dict[int, str]:
         """The brokers, `host:port` by id.
 
         Raises:
@@ -78,7 +81,7 @@ class Cluster:
         """
         wanted = set(names)
         # The whole list, not the topics by name: asking the embedded broker for a name creates the topic.
-        there = {name: topic for name, topic in self._metadata(TIMEOUT_S).topics.items() if name in wanted}
+        there = {name: topic for name, topic in self._metadata(ANSWER_S).topics.items() if name in wanted}
         if not there:
             return {}
         futures = self._admin.describe_configs(

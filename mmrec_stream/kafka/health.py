@@ -20,9 +20,6 @@ from mmrec_stream.topics import MAX_BEHAVIOUR_TOPICS, Topics, changelog_topic, t
 SLOW_S = 60.0
 """How old the oldest unread event may be before it is worth a word: a restart with its restore takes less."""
 
-ANSWER_S = 5.0
-"""How long the first answer may take: a healthy cluster's comes in milliseconds, and the person waits."""
-
 
 class Level(StrEnum):
     """How bad a finding is."""
@@ -52,7 +49,7 @@ def cluster_findings(settings: Settings, sample: int) -> Iterator[Finding]:
     """
     cluster = Cluster(settings)
     try:
-        brokers = cluster.brokers(ANSWER_S)
+        brokers = cluster.brokers()
     except UserError as error:
         yield Finding(Level.BROKEN, "broker", str(error), "`mmrec broker` starts one to play with")
         return

@@ -125,6 +125,11 @@ def test_transaction_markers_at_the_end_do_not_stall(kafka_settings: Settings) -
         producer.flush(30)
         producer.commit_transaction(30) if commit else producer.abort_transaction(30)
     assert [m.value() for m in read(kafka_settings, name)] == [b"kept"]
+    producer.begin_transaction()
+    producer.produce(name, b"undecided")
+    producer.flush(30)
+    assert [m.value() for m in read(kafka_settings, name)] == [b"kept"], "what is undecided is not waited for"
+    producer.abort_transaction(30)
 
 
 def test_tails_leave_the_last_records() -> None:
