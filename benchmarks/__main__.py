@@ -12,14 +12,19 @@ from mmrec_stream.errors import UserError
 CASES = ("stream", "scaling", "latency", "scoring", "restore", "rebalance", "memory", "quality")
 """Each is a module `benchmarks.<case>` with a typer function `command`."""
 
+DOCUMENT = "document"
+"""Renews docs/performance.md from the figures; no benchmark, so it runs only when it is named."""
+
 
 def main(arguments: Sequence[str]) -> int:
     """Run the case that the first argument names, with the rest as its options; all cases where none is named."""
     if arguments and arguments[0] in ("-h", "--help"):
-        console.print(f"python -m benchmarks [{' | '.join(CASES)}] [--quick] [options]; CASE --help lists its options")
+        console.print(
+            f"python -m benchmarks [{' | '.join((*CASES, DOCUMENT))}] [--quick] [options]; CASE --help lists its options"
+        )
         return 0
     named = bool(arguments) and not arguments[0].startswith("-")
-    if named and arguments[0] not in CASES:
+    if named and arguments[0] not in (*CASES, DOCUMENT):
         console.print(f"no benchmark is called {arguments[0]!r}; there are {', '.join(CASES)}", style="red")
         return 2
     cases, options = (arguments[:1], arguments[1:]) if named else (CASES, arguments)

@@ -27,8 +27,8 @@ PREFIX = "lat."
 
 USERS = 20_000
 
-BURST_USERS = 40_000
-"""Each has one event in the burst that the lists a second are counted from: five seconds' worth at the target rate."""
+EVENTS_PER_USER = 20
+"""Published before anything is measured: what a list costs depends on how long the histories are."""
 
 PLOTS = {"one alone": "alone", "1,000/s": "1000", "70% of the highest rate": "busy"}
 
@@ -50,7 +50,7 @@ def command(
         with mmrec_worker(cluster, broker, Path(folder), release) as probe:
             observed["one alone", "mmrec"] = probe.run(_messages(1), 20, seconds[0], settle=2)
             observed["1,000/s", "mmrec"] = probe.run(_messages(2), 1_000, seconds[1], settle=2)
-            rate = _lists_per_second(report, probe, BURST_USERS // (4 if quick else 1))
+            rate = _lists_per_second(report, probe, USERS // (2 if quick else 1))
             observed["70% of the highest rate", "mmrec"] = probe.run(_messages(3), 0.7 * rate, seconds[1], settle=2)
         for name, module in (("bare echo", "echo_confluent"), ("Faust echo", "echo_faust")):
             with _echo(cluster, broker, module) as probe:
@@ -73,8 +73,7 @@ def mmrec_worker(cluster: Cluster, broker: Broker, folder: Path, release: Path, 
     with running(mmrec("worker"), env=env) as system:
         system.logged("ready: partitions", timeout=60)
         probe = Probe(broker.bootstrap, topics.clicks, topics.recommendations, PARTITIONS)
-        # Histories as long as a busy shop's: what a list costs depends on them.
-        probe.run(events.messages(USERS * 2, users=USERS, first_ms=_now_ms()), float("inf"), 0)
+        probe.run(events.messages(USERS * EVENTS_PER_USER, users=USERS, first_ms=_now_ms()), float("inf"), 0)
         try:
             yield probe
         finally:
@@ -105,7 +104,7 @@ def _now_ms() -> int:
 
 
 def _lists_per_second(report: Report, probe: Probe, users: int) -> float:
-    """Lists a second while every user of a burst waits for one."""
+    """Lists a second while every one of `users` users waits for one: an event each, published at once."""
     rates = []
     for seed in range(3):
         seen = probe.run(events.one_each(users, seed=seed, first_ms=_now_ms()), float("inf"), 0)
