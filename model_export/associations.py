@@ -8,6 +8,7 @@ it decides; where it has not, content does.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 
 import numpy as np
@@ -18,10 +19,13 @@ from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.evaluation.dataset import Interactions
 from mmrec_stream.ranking.content import words
 from mmrec_stream.ranking.items import CONTENT_TEMPERATURE
-from model_export.baselines.item_item import content_neighbours, directed_cooccurrence, directed_ease
-from model_export.config import Associations, ModelConfig
+from model_export.baselines.item_item import content_neighbours, directed_cooccurrence, ease
+from model_export.config import ModelConfig
 from model_export.encoders import PRECOMPUTED, Attributes, LstmText
 from model_export.inputs import Inputs
+
+REGRESSION_L2 = 250.0
+"""Ridge penalty of the regression, EASE's usual order of size for a few events a user; 100 to 500 are as good."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,9 @@ class AssociationSettings:
     """Exponent of an item's frequency that its weight as a neighbour is divided by: 0 favours popular items."""
     trust: float = 2.0
     """Occurrences at which behaviour and content weigh the same in an item's row."""
+    regression: float = 0.5
+    """Share of the regression in what behaviour says, where it is asked for: it knows which items explain each other,
+    counting knows the order, and together they foresee a fifth more than either."""
     content: tuple[str, ...] = ("vectors",)
     """Which sources of content count, in equal parts; see `ContentSources`."""
 
@@ -86,38 +93,54 @@ class ContentSources:
         return self._weights[name]
 
 
+class BehaviourSources:
+    """What a log says of items: counted, and mixed with a regression, which is solved once, when first asked for."""
+
+    def __init__(self, config: ModelConfig, log: Interactions, items: int) -> None:
+        """Which associations of `items` items, as configured, and the log they are learned from."""
+        self._config, self._log, self._items = config, log, items
+        self.support = np.bincount(log.items, minlength=items)
+        """How often each item occurs, (items,)."""
+
+    def rows(self, settings: AssociationSettings) -> sp.csr_matrix:
+        """Distributions over the items that follow each item, (items, items); an empty row where none does."""
+        counted = directed_cooccurrence(
+            self._log,
+            self._items,
+            window=int(settings.window),
+            backward=settings.backward,
+            row_power=0.0,
+            repeats=self._config.repeats,
+        )
+        if settings.discount:
+            counted = sp.csr_matrix(counted @ sp.diags(np.maximum(self.support, 1.0) ** -settings.discount))
+        if self._config.associations == "counted":
+            return _distributions(counted)
+        share = settings.regression
+        return sp.csr_matrix((1.0 - share) * _distributions(counted) + share * self._regressed)
+
+    @cached_property
+    def _regressed(self) -> sp.csr_matrix:
+        dense = ease(self._log, self._items, l2=REGRESSION_L2)
+        keep = min(self._config.neighbours, self._items)
+        least = np.partition(dense, self._items - keep, axis=1)[:, self._items - keep, None]
+        dense[(dense < least) | (dense < 0)] = 0.0
+        return _distributions(sp.csr_matrix(dense))
+
+
 def association_rows(
-    config: ModelConfig, log: Interactions, content: ContentSources, items: int, settings: AssociationSettings
+    config: ModelConfig, behaviour: BehaviourSources, content: ContentSources, settings: AssociationSettings
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """The release's neighbours and weights, as of `neighbour_rows`.
 
     Args:
-        config: Which associations, and how many.
-        log: What behaviour is counted from.
+        config: How many neighbours.
+        behaviour: What follows what.
         content: What resembles what.
-        items: Number of items.
         settings: How a row is made.
     """
-    behaviour = behaviour_weights(config.associations, log, items, settings, repeats=config.repeats)
-    support = np.bincount(log.items, minlength=items)
-    return neighbour_rows(behaviour, content.rows(settings.content), support, settings.trust, config.neighbours)
-
-
-def behaviour_weights(
-    kind: Associations, log: Interactions, items: int, settings: AssociationSettings, *, repeats: bool
-) -> sp.csr_matrix:
-    """Weights (items, items), not negative and not yet normalised, of what follows what; itself too, with `repeats`."""
-    if kind == "counted":
-        window, backward = int(settings.window), settings.backward
-        weights = directed_cooccurrence(log, items, window=window, backward=backward, row_power=0.0, repeats=repeats)
-    else:
-        dense = directed_ease(log, items, repeats=repeats)
-        dense[dense < 1e-4] = 0.0  # a ten-thousandth of a next item never reaches a list, and costs memory
-        weights = sp.csr_matrix(dense)
-    if settings.discount:
-        counts = np.bincount(log.items, minlength=items)
-        return sp.csr_matrix(weights @ sp.diags(np.maximum(counts, 1.0) ** -settings.discount))
-    return weights
+    rows = behaviour.rows(settings)
+    return neighbour_rows(rows, content.rows(settings.content), behaviour.support, settings.trust, config.neighbours)
 
 
 def neighbour_rows(
@@ -126,7 +149,7 @@ def neighbour_rows(
     """The release's rows: neighbours int32 (items, K), −1 where there is none, and their weights, which sum to 1.
 
     Args:
-        behaviour: (items, items), as `behaviour_weights` gives it.
+        behaviour: (items, items), as `BehaviourSources.rows` gives it.
         content: (items, items), as `ContentSources.rows` gives it.
         support: How often each item occurs in the log, (items,).
         trust: See `AssociationSettings`.
@@ -135,7 +158,7 @@ def neighbour_rows(
     share = support / (support + trust)
     # An item without any successor has only content to go by, however often it occurs.
     share = np.where(np.diff(behaviour.indptr) > 0, share, 0.0)
-    mixed = sp.csr_matrix(sp.diags(share) @ _distributions(behaviour) + sp.diags(1.0 - share) @ content)
+    mixed = sp.csr_matrix(sp.diags(share) @ behaviour + sp.diags(1.0 - share) @ content)
     return _heaviest(mixed, neighbours)
 
 

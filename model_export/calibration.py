@@ -13,10 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmrec_stream.evaluation.dataset import Interactions
 from mmrec_stream.evaluation.splits import Cases
 from mmrec_stream.ranking.types import Features
-from model_export.associations import AssociationSettings, ContentSources, association_rows
+from model_export.associations import AssociationSettings, BehaviourSources, ContentSources, association_rows
 from model_export.config import ModelConfig
 from model_export.hybrid import Report, ndcg_at_10, request_batches, table_of
 from model_export.ranker import BUCKETS, Ranker, Request, Table
@@ -29,6 +28,8 @@ GRID: dict[str, tuple[float, ...]] = {
 }
 """Values tried beside the defaults, one setting after the other: a full grid costs five times as much and was never
 more than .001 better."""
+
+REGRESSION_SHARES = (0.3, 0.7)
 
 ALPHAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 1.0)
 
@@ -49,7 +50,7 @@ CASES_TIMES_ITEMS = 30_000_000
 def calibrate(
     ranker: Ranker,
     config: ModelConfig,
-    log: Interactions,
+    behaviour: BehaviourSources,
     vectors: NDArray[np.float32],
     content: ContentSources,
     cases: Cases,
@@ -64,7 +65,7 @@ def calibrate(
     Args:
         ranker: What is calibrated.
         config: How the model is made.
-        log: What behaviour is counted from.
+        behaviour: What follows what.
         vectors: Item vectors, (items, dim).
         content: What resembles what.
         cases: What to fit on.
@@ -81,11 +82,13 @@ def calibrate(
         return float(ndcg_at_10(_p_item(ranker, batches, make(settings)), cases, mask_history=mask_history).mean())
 
     def make(settings: AssociationSettings) -> Table:
-        return table_of(vectors, *association_rows(config, log, content, len(vectors), settings))
+        return table_of(vectors, *association_rows(config, behaviour, content, settings))
 
     chosen = AssociationSettings()
     best = p_item_quality(chosen)
     grid: dict[str, Sequence[object]] = {**GRID, "content": content.choices()}
+    if config.associations == "regressed":
+        grid["regression"] = REGRESSION_SHARES
     for name, values in grid.items():
         for settings in [_with(chosen, name, value) for value in values]:
             if (quality := p_item_quality(settings)) > best:

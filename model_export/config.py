@@ -74,8 +74,8 @@ class ModelConfig:
     """Newest events whose associations make up p_item."""
 
     associations: Associations = "counted"
-    """`counted`: directed co-occurrence, as a stream counts it. `regressed`: a ridge regression of what comes next on
-    what was, which needs memory for 12 · items² bytes."""
+    """`counted`: directed co-occurrence, as a stream counts it. `regressed`: mixed with EASE's regression of
+    each item on all others, which foresees more and needs memory for 12 · items² bytes: for up to some 20,000 items."""
 
     repeats: bool = False
     """Whether an item that the user has had before is something to predict."""

@@ -16,7 +16,7 @@ from mmrec_stream.errors import UserError
 from mmrec_stream.evaluation.dataset import Dataset, Interactions
 from mmrec_stream.evaluation.serving import ItemFacts
 from mmrec_stream.evaluation.splits import Cases, Split
-from model_export.associations import AssociationSettings, ContentSources, association_rows
+from model_export.associations import AssociationSettings, BehaviourSources, ContentSources, association_rows
 from model_export.calibration import calibrate
 from model_export.checkpoint import Checkpoint, State
 from model_export.config import ModelConfig
@@ -128,6 +128,7 @@ def fit(
     vectors, shares = trainer.table()
     ranker = Ranker(trainer.users, config).cpu().eval()
     content = ContentSources(inputs, trainer.items.names, vectors, config.neighbours)
+    behaviour = BehaviourSources(config, log, dataset.items)
     settings, social = AssociationSettings(), None
     if features is not None:
 
@@ -140,18 +141,28 @@ def fit(
             social = _weighed(social, users, validation, vectors, vectors_of, report, mask_history=split.mask_history)
             users = social.blend(users, validation, vectors_of)
         settings = calibrate(
-            ranker, config, log, vectors, content, validation, features, users, report, mask_history=split.mask_history
+            ranker,
+            config,
+            behaviour,
+            vectors,
+            content,
+            validation,
+            features,
+            users,
+            report,
+            mask_history=split.mask_history,
         )
     if split.refit is not None:
         log = without_impressions(split.refit)
         trainer = learn(log, report.best_epoch, None)
         vectors, shares = trainer.table()
         content = ContentSources(inputs, trainer.items.names, vectors, config.neighbours)
+        behaviour = BehaviourSources(config, log, dataset.items)
         ranker.users = trainer.users.cpu().eval()
         if social is not None and dataset.social is not None:
             social = replace(Social.of(dataset.social, dataset.users, log), weight=social.weight)
     report.modality_weights = trainer.items.shares_by_name(torch.from_numpy(shares))
-    rows = association_rows(config, log, content, dataset.items, settings)
+    rows = association_rows(config, behaviour, content, settings)
     report.seconds = time.monotonic() - began
     if checkpoint:
         checkpoint.unlink(missing_ok=True)

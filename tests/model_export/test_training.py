@@ -12,7 +12,8 @@ from mmrec_stream.contracts.behaviour import EventType
 from mmrec_stream.errors import UserError
 from mmrec_stream.evaluation.dataset import Dataset, Interactions
 from mmrec_stream.evaluation.splits import leave_one_out
-from model_export.associations import AssociationSettings, behaviour_weights, neighbour_rows
+from model_export.associations import AssociationSettings, BehaviourSources, neighbour_rows
+from model_export.config import ModelConfig
 from model_export.hybrid import TrainedModel, case_features, request_batches, table_of
 from model_export.rounds import release_split
 from model_export.sequences import NO_TARGET, Sequences, side_inputs, training_sequences
@@ -165,10 +166,10 @@ def test_side_inputs_decay_and_look_back_only() -> None:
 
 def test_association_rows_are_directed_and_lean_on_content_where_behaviour_is_thin() -> None:
     log = log_of([0, 0, 1, 1, 2, 2], [0, 1, 0, 1, 0, 1])
-    support = np.bincount(log.items, minlength=3)
-    weights = behaviour_weights("counted", log, 3, AssociationSettings(backward=0.0), repeats=False)
+    behaviour = BehaviourSources(ModelConfig(), log, 3)
+    weights = behaviour.rows(AssociationSettings(backward=0.0))
     alike = sp.csr_matrix(np.array([[0, 0, 1], [0.5, 0, 0.5], [0.9, 0.1, 0]], dtype=np.float32))
-    neighbours, shares = neighbour_rows(weights, alike, support, trust=0.01, neighbours=2)
+    neighbours, shares = neighbour_rows(weights, alike, behaviour.support, trust=0.01, neighbours=2)
     assert neighbours[0, 0] == 1
     assert shares[0, 0] > 0.9
     assert shares[1].max() == 0.5, "nothing followed item 1, so that its row is all content"
@@ -178,7 +179,8 @@ def test_association_rows_are_directed_and_lean_on_content_where_behaviour_is_th
 
 def test_regressed_associations_work_the_same_way() -> None:
     dataset = cycle()
-    weights = behaviour_weights("regressed", dataset.interactions, dataset.items, AssociationSettings(), repeats=False)
+    config = ModelConfig(associations="regressed")
+    weights = BehaviourSources(config, dataset.interactions, dataset.items).rows(AssociationSettings(backward=0.0))
     assert weights.min() >= 0
     assert (np.asarray(weights.argmax(axis=1)).ravel() == (np.arange(24) + 1) % 24).all()
 
