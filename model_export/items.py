@@ -81,15 +81,20 @@ class ItemModel(nn.Module):
 
 
 class ContentEncoder(nn.Module):
-    """The item encoder as it is exported: vectors of items that training has not seen, by their content."""
+    """The item encoder as it is exported: vectors of items that training has not seen, by their content.
+
+    A model of ids alone knows nothing of such items and gives zeros; `category` then only says how many there are.
+    """
 
     def __init__(self, items: ItemModel) -> None:
         super().__init__()
         self.items = items
-        self.inputs = items.inputs
+        self.inputs = items.inputs or ["category"]
 
     def forward(self, *arrays: Tensor) -> Tensor:
         """Arrays in the order of `inputs`; vectors (items, dim)."""
+        if not self.items.inputs:
+            return torch.zeros_like(arrays[0]).float().unsqueeze(1).repeat(1, self.items.dim)
         parts, present = self.items.encode(dict(zip(self.inputs, arrays, strict=True)))
         if self.items.has_id:
             parts = torch.cat([parts, torch.zeros_like(parts[:, :1])], 1)

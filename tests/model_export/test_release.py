@@ -15,14 +15,14 @@ import typer
 from typer.testing import CliRunner, Result
 
 from mmrec_stream.contracts.behaviour import Click, encode_event
-from mmrec_stream.contracts.catalogue import encode_item
+from mmrec_stream.contracts.catalogue import CatalogueItem, encode_item
 from mmrec_stream.contracts.releases import decode_release
 from mmrec_stream.errors import UserError
 from mmrec_stream.evaluation import metrics
 from mmrec_stream.evaluation.dataset import Dataset
 from mmrec_stream.kafka.clients import BatchProducer
 from mmrec_stream.kafka.reader import read
-from mmrec_stream.ranking.scorer import Scorer
+from mmrec_stream.ranking.scorer import Scorer, blank_features
 from mmrec_stream.releases import list_releases, load_release, verify_release
 from mmrec_stream.releases.folder import FILES
 from mmrec_stream.settings import Settings
@@ -80,6 +80,20 @@ def test_the_same_model_gives_the_same_files(tmp_path: Path) -> None:
     again = build_release(tiny_model(), tmp_path, NOW, "tiny-1")
     for name in FILES:
         assert (again / name).read_bytes() == (tiny_release() / name).read_bytes(), name
+
+
+def test_a_log_without_a_catalogue_becomes_a_release_too(tmp_path: Path) -> None:
+    log = tiny_dataset().interactions
+    bare = Dataset("bare", log, tiny_dataset().user_ids, tiny_dataset().item_ids)
+    made = train_round(bare, tmp_path, replace(TINY, epochs=1))
+    assert made.path is not None
+    scorer = Scorer.load(made.path, provider="cpu", threads=1)
+    (row,) = scorer.add_items([CatalogueItem(item_id="unseen", title="red boots")])
+    assert not scorer.table.vectors[row].any()
+    history = replace(blank_features(1, 3), history_rows=np.full((1, 3), row))
+    lists = scorer.run(history, 5)
+    assert np.isfinite(lists.scores).all()
+    assert (lists.scores > 0).all()
 
 
 @pytest.mark.parametrize("user_encoder", ["gru", "attention"])
