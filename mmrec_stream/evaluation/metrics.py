@@ -42,21 +42,24 @@ def top_lists(
     item systematically, whereas ties by item number would favour early items, which are often the popular ones.
     Items scored -inf or NaN are never listed. Shorter lists are padded with -1.
     """
-    shuffled = scores[:, order].astype(np.float32)
-    shuffled[np.isnan(shuffled)] = -np.inf
+    values = np.fmax(scores.astype(np.float32), np.float32(-np.inf))
     if banned is not None:
-        place = np.empty_like(order)
-        place[order] = np.arange(len(order))
         for row, items in enumerate(banned):
-            shuffled[row, place[items]] = -np.inf
-    length = min(length, shuffled.shape[1])
-    best = np.argpartition(shuffled, shuffled.shape[1] - length, axis=1)[:, shuffled.shape[1] - length :]
-    best.sort(axis=1)
-    values = np.take_along_axis(shuffled, best, axis=1)
-    by_score = np.argsort(-values, axis=1, kind="stable")
+            values[row, items] = -np.inf
+    length = min(length, values.shape[1])
+    best = _largest(values, length)
+    # Shuffling every row would decide ties as well, at ten times the cost; few rows have any where it matters.
+    least = np.take_along_axis(values, best, axis=1).min(axis=1)
+    tied = np.flatnonzero(((values >= least[:, None]).sum(axis=1) > length) & (least > -np.inf))
+    if len(tied):
+        best[tied] = order[_largest(values[tied][:, order], length)]
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    best = np.take_along_axis(best, np.argsort(place[best], axis=1), axis=1)
+    found = np.take_along_axis(values, best, axis=1)
+    by_score = np.argsort(-found, axis=1, kind="stable")
     ranked = np.take_along_axis(best, by_score, axis=1)
-    found = np.take_along_axis(values, by_score, axis=1)
-    return np.where(np.isneginf(found), -1, order[ranked]).astype(np.int32)
+    return np.where(np.isneginf(np.take_along_axis(found, by_score, axis=1)), -1, ranked).astype(np.int32)
 
 
 def hits(lists: Lists, targets: Ragged) -> NDArray[np.bool_]:
@@ -155,6 +158,12 @@ def bootstrap(values: Values, groups: NDArray[np.integer], seed: int = 0) -> Fig
         means[sample] = sums[drawn].sum() / sizes[drawn].sum()
     low, high = np.quantile(means, [0.025, 0.975])
     return Figure(float(values.mean()), float(low), float(high))
+
+
+def _largest(values: NDArray[np.float32], length: int) -> NDArray[np.int64]:
+    """Columns of the `length` largest values of each row, in no order; among equal ones, any."""
+    count = values.shape[1]
+    return np.asarray(np.argpartition(values, count - length, axis=1)[:, count - length :], dtype=np.int64)
 
 
 def _mean_of_shown(weights: Values, shown: Lists) -> Values:
