@@ -6,11 +6,12 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from mmrec_stream.catalogue.index import UNKNOWN
 from mmrec_stream.contracts.behaviour import EventType
 from mmrec_stream.contracts.identity import short_key
 from mmrec_stream.profiles.fold import decay_to
 from mmrec_stream.profiles.record import Records
-from mmrec_stream.ranking.items import UNKNOWN, ItemTable
+from mmrec_stream.ranking.items import ItemTable
 from mmrec_stream.ranking.types import Features
 
 _PURCHASE = int(EventType.PURCHASE)

@@ -3,24 +3,17 @@
 from collections.abc import Sequence
 from typing import TypeVar
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from mmrec_stream.catalogue.index import UNKNOWN, KeyIndex
 from mmrec_stream.contracts.identity import id_keys
 
 T = TypeVar("T", bound=np.generic)
 
-UNKNOWN = -1
-"""The row of an item that the table does not have."""
-
 _SLACK = 1.25
 """Rows reserved beyond those there are. A catalogue grows by a few percent between two releases, so that the arrays
 are copied about never; each reserved row of 64 floats costs 256 bytes."""
-
-_LOAD = 2
-"""Slots of the hash index per reserved row: at a load of one half, a lookup takes 1.5 probes on average."""
-
 
 CONTENT_TEMPERATURE = 0.1
 """Softmax temperature of cosine similarities: a difference of .1 between two neighbours makes one count e times the
@@ -59,7 +52,8 @@ class ItemTable:
         self._neighbours = _reserved(neighbours, capacity, -1)
         self._neighbour_weights = _reserved(neighbour_weights, capacity, 0.0)
         self._available = np.ones(capacity, dtype=bool)
-        self._index(id_keys(self._ids))
+        self._index = KeyIndex()
+        self._index.add(id_keys(self._ids))
         self.version = 0
         """Grows with every change of what the ranker sees, so that a copy on a device knows when it is stale."""
 
@@ -103,9 +97,7 @@ class ItemTable:
 
     def rows(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
         """The row of each item key (`id_key`), `UNKNOWN` where the table does not have it; the shape of `keys`."""
-        found = np.empty(keys.shape, dtype=np.int64)
-        _lookup(*self._slots, np.ascontiguousarray(keys).reshape(-1), found.reshape(-1))
-        return found
+        return self._index.rows(keys)
 
     def row(self, item_id: str) -> int:
         """The row of one item, or `UNKNOWN`."""
@@ -131,7 +123,8 @@ class ItemTable:
             self._grow(int((self._count + len(fresh)) * _SLACK) + 1)
         self._vectors[rows] = vectors
         self._ids.extend(ids[position] for position in fresh.tolist())
-        _insert(*self._slots, keys[fresh], self._count)
+        # The index last: a reader on another thread that finds an item must find its row filled.
+        self._index.add(keys[fresh])
         self._count += len(fresh)
         chunk = max(1, _COMPARED // max(self._count, 1))
         for start in range(0, len(fresh), chunk):
@@ -167,15 +160,6 @@ class ItemTable:
         self._neighbours = _reserved(self.neighbours, capacity, -1)
         self._neighbour_weights = _reserved(self.neighbour_weights, capacity, 0.0)
         self._available = _reserved(self.available, capacity, True)
-        self._index(id_keys(self._ids))
-
-    def _index(self, keys: NDArray[np.uint64]) -> None:
-        slots = 1 << (_LOAD * len(self._available) - 1).bit_length()
-        slot_keys = np.zeros(slots, dtype=np.uint64)
-        slot_rows = np.full(slots, UNKNOWN, dtype=np.int32)
-        _insert(slot_keys, slot_rows, keys, 0)
-        # One assignment, so that a reader on another thread never pairs an old array with a grown one.
-        self._slots = slot_keys, slot_rows
 
 
 def _reserved(array: NDArray[T], capacity: int, fill: object) -> NDArray[T]:
@@ -185,26 +169,3 @@ def _reserved(array: NDArray[T], capacity: int, fill: object) -> NDArray[T]:
     if fill:
         reserved[len(array) :] = fill
     return reserved
-
-
-@numba.njit(cache=True)
-def _insert(slot_keys, slot_rows, keys, first_row):  # type: ignore[no-untyped-def]
-    """Open addressing with linear probing; keys are hashes already, so their low bits are the slot."""
-    mask = np.uint64(len(slot_keys) - 1)
-    for position in range(len(keys)):
-        slot = keys[position] & mask
-        while slot_keys[slot] != 0:
-            slot = (slot + np.uint64(1)) & mask
-        # The row first: a reader on another thread that finds the key must find its row.
-        slot_rows[slot] = first_row + position
-        slot_keys[slot] = keys[position]
-
-
-@numba.njit(cache=True)
-def _lookup(slot_keys, slot_rows, keys, found):  # type: ignore[no-untyped-def]
-    mask = np.uint64(len(slot_keys) - 1)
-    for position in range(len(keys)):
-        slot = keys[position] & mask
-        while slot_keys[slot] != keys[position] and slot_keys[slot] != 0:
-            slot = (slot + np.uint64(1)) & mask
-        found[position] = slot_rows[slot]

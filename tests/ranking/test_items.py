@@ -4,8 +4,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mmrec_stream.catalogue.index import UNKNOWN
 from mmrec_stream.contracts.identity import NO_KEY, id_keys
-from mmrec_stream.ranking.items import UNKNOWN, ItemTable
+from mmrec_stream.ranking.items import ItemTable
 
 IDS = st.lists(st.text(min_size=1, max_size=8), max_size=60, unique=True)
 
