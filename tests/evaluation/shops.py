@@ -9,7 +9,10 @@ START = 1_600_000_000_000
 
 
 def chain_shop(users: int = 60, items: int = 12, length: int = 8, seed: int = 0) -> Dataset:
-    """Every user walks through the items in a circle: after item i comes item i + 1, one a day, from a random start."""
+    """Every user walks through the items in a circle: after item i comes item i + 1, one a day, from a random start.
+
+    Each user trusts the next one, which says nothing of what they take.
+    """
     starts = np.random.default_rng(seed).integers(0, items, users)
     owners = np.repeat(np.arange(users), length)
     steps = np.tile(np.arange(length), users)
@@ -18,4 +21,5 @@ def chain_shop(users: int = 60, items: int = 12, length: int = 8, seed: int = 0)
     angle = 2 * np.pi * np.arange(items) / items
     circle = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
     ids = [f"i{item}" for item in range(items)]
-    return Dataset("chain", log, [f"u{user}" for user in range(users)], ids, features={"shape": circle})
+    trust = np.stack([np.arange(users), (np.arange(users) + 1) % users], axis=1).astype(np.int32)
+    return Dataset("chain", log, [f"u{user}" for user in range(users)], ids, features={"shape": circle}, social=trust)

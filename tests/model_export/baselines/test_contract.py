@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mmrec_stream.evaluation.dataset import Dataset
+from mmrec_stream.evaluation.dataset import Dataset, Interactions
 from mmrec_stream.evaluation.methods import Method, recommend
 from mmrec_stream.evaluation.metrics import hit_rate, hits
 from mmrec_stream.evaluation.splits import Split, leave_one_out, next_clicks
-from model_export.baselines import counting, factors, linear, towers
+from model_export.baselines import counting, factors, linear, social, towers
 from tests.evaluation.shops import chain_shop
 
 METHODS: dict[str, Callable[[int], Method]] = {
@@ -27,9 +27,11 @@ METHODS: dict[str, Callable[[int], Method]] = {
     "neural-cf": factors.NeuralCf,
     "gru4rec": towers.Gru4Rec,
     "sasrec": towers.SasRec,
+    "trustees": social.TrusteesPopularity,
+    "cooccurrence+social": social.SocialCooccurrence,
 }
 
-COUNT_THE_ORDER = ("cooccurrence", "ease-directed")
+COUNT_THE_ORDER = ("cooccurrence", "ease-directed", "cooccurrence+social")
 """Methods that know exactly what comes next where a log has a rule."""
 
 LEARN_NEIGHBOURS = ("item-knn", "session-knn", "ease", "ease-decayed", "als", "content-knn", "gru4rec", "sasrec")
@@ -100,3 +102,19 @@ def test_settings_are_chosen_on_validation_not_on_test(shop: Dataset, split: Spl
     blind.fit(shop, replace(split, test=split.test.where(np.arange(0))))
     assert method.settings == blind.settings
     assert method.settings["backward"] == 0.0
+
+
+def test_trustees_foresee_what_their_followers_take_after_them() -> None:
+    # Every second user takes what their trustee took, a day later.
+    tastes = np.random.default_rng(3).permuted(np.tile(np.arange(60), (30, 1)), axis=1)[:, :6]
+    owners, steps = np.divmod(np.arange(60 * 6), 6)
+    log = Interactions.of(owners, tastes[owners // 2, steps], (2 * steps + owners % 2) * 86_400_000)
+    trust = np.array([[user, user - 1] for user in range(1, 60, 2)], dtype=np.int32)
+    names = [str(number) for number in range(60)]
+    dataset = Dataset("friends", log, names, names, social=trust)
+    split = leave_one_out(dataset)
+    followers = split.test.where(np.flatnonzero(split.test.users % 2 == 1))
+    method = social.TrusteesPopularity()
+    method.fit(dataset, replace(split, train=log))
+    lists = recommend(method, followers, dataset.items, 1)
+    assert hit_rate(hits(lists, followers.targets), 1).mean() == 1.0
