@@ -9,7 +9,7 @@ import typer
 from benchmarks.results import console
 from mmrec_stream.errors import UserError
 
-CASES = ("stream", "scaling", "latency", "scoring", "restore", "rebalance", "memory", "quality")
+CASES = ("stream", "scaling", "latency", "scoring", "restore", "rebalance", "memory", "profile", "quality")
 """Each is a module `benchmarks.<case>` with a typer function `command`."""
 
 DOCUMENT = "document"
@@ -19,9 +19,8 @@ DOCUMENT = "document"
 def main(arguments: Sequence[str]) -> int:
     """Run the case that the first argument names, with the rest as its options; all cases where none is named."""
     if arguments and arguments[0] in ("-h", "--help"):
-        console.print(
-            f"python -m benchmarks [{' | '.join((*CASES, DOCUMENT))}] [--quick] [options]; CASE --help lists its options"
-        )
+        names = " | ".join((*CASES, DOCUMENT))
+        console.print(f"python -m benchmarks [{names}] [--quick] [options]", markup=False)
         return 0
     named = bool(arguments) and not arguments[0].startswith("-")
     if named and arguments[0] not in (*CASES, DOCUMENT):

@@ -52,9 +52,9 @@ class Figure(msgspec.Struct, frozen=True, omit_defaults=True):
 class Report:
     """Collects the figures of one case and writes them to `results/<case>.jsonl` as they come."""
 
-    def __init__(self, case: str, *, quick: bool, directory: Path = RESULTS, **context: Any) -> None:
+    def __init__(self, case: str, *, quick: bool, directory: Path | None = None, **context: Any) -> None:
         self.case = case
-        self.directory = directory
+        self.directory = directory = directory or RESULTS
         self.figures: list[Figure] = []
         self._started = time.monotonic()
         self._context = {
