@@ -1,6 +1,5 @@
 """From records to events: what is good comes out as columns, what is not as dead letters with cause and origin."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,12 +8,9 @@ import numpy as np
 
 from mmrec_stream.contracts.acceptance import UNREADABLE, Refusal, accept
 from mmrec_stream.contracts.behaviour import BehaviourEvent, decode_event
-from mmrec_stream.contracts.dead_letters import DeadLetter, Fault, Origin
+from mmrec_stream.contracts.dead_letters import DeadLetter, Fault, Origin, dead_letter
 from mmrec_stream.contracts.identity import partition_of
 from mmrec_stream.profiles.columns import EventColumns, columns_of
-
-MAX_LETTER_BYTES = 512 * 1024
-"""How much of a value a dead letter keeps: with base64's third on top it stays below a topic's usual 1 MB limit."""
 
 
 class Record(Protocol):
@@ -98,15 +94,6 @@ def misplaced(intake: Intake, newcomers: set[str], partition: int, partitions: i
 
 
 def letter(record: Record, fault: Fault, detail: str) -> DeadLetter:
-    """A dead letter of a record, whole unless it is larger than a letter can be."""
-    value = record.value
-    cut = value is not None and len(value) > MAX_LETTER_BYTES
-    return DeadLetter(
-        fault=fault,
-        detail=detail,
-        origin=Origin(topic=record.topic, partition=record.partition, offset=record.offset, timestamp=record.timestamp),
-        key=record.key,
-        value=value[:MAX_LETTER_BYTES] if cut and value else value,
-        truncated=cut,
-        noticed=int(time.time() * 1000),
-    )
+    """A dead letter of a record."""
+    origin = Origin(topic=record.topic, partition=record.partition, offset=record.offset, timestamp=record.timestamp)
+    return dead_letter(origin, record.key, record.value, fault, detail)

@@ -1,5 +1,6 @@
 """Dead letters: an input that could not be used, whole, with its cause and its origin."""
 
+import time
 from enum import StrEnum
 from typing import Annotated
 
@@ -7,6 +8,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 from mmrec_stream.contracts.fields import EventTime, Offset, Partition, SchemaVersion
+
+MAX_VALUE_BYTES = 512 * 1024
+"""How much of a value a dead letter keeps: with base64's third on top it stays below a topic's usual 1 MB limit."""
 
 
 class Fault(StrEnum):
@@ -54,6 +58,19 @@ class DeadLetter(Struct, kw_only=True, frozen=True, omit_defaults=True):
     def record_key(self) -> bytes:
         """The key to publish this letter with."""
         return f"{self.origin.topic}/{self.origin.partition}/{self.origin.offset}".encode()
+
+
+def dead_letter(origin: Origin, key: bytes | None, value: bytes | None, fault: Fault, detail: str) -> DeadLetter:
+    """The letter of a record, noticed now; whole unless its value is larger than a letter can be."""
+    return DeadLetter(
+        fault=fault,
+        detail=detail,
+        origin=origin,
+        key=key,
+        value=value[:MAX_VALUE_BYTES] if value is not None else None,
+        truncated=value is not None and len(value) > MAX_VALUE_BYTES,
+        noticed=int(time.time() * 1000),
+    )
 
 
 encode_dead_letter = msgspec.json.Encoder().encode

@@ -16,7 +16,14 @@ from confluent_kafka import Message
 
 from mmrec_stream.contracts.acceptance import UNREADABLE, Refusal, accept
 from mmrec_stream.contracts.behaviour import BehaviourEvent
-from mmrec_stream.contracts.dead_letters import DeadLetter, Fault, Origin, decode_dead_letter, encode_dead_letter
+from mmrec_stream.contracts.dead_letters import (
+    DeadLetter,
+    Fault,
+    Origin,
+    dead_letter,
+    decode_dead_letter,
+    encode_dead_letter,
+)
 from mmrec_stream.errors import UserError
 from mmrec_stream.kafka.clients import BatchProducer
 from mmrec_stream.kafka.reader import Span, read, read_batches, spans
@@ -24,9 +31,6 @@ from mmrec_stream.settings import Settings
 from mmrec_stream.topics import Topics
 
 LOGGER = logging.getLogger(__name__)
-
-MAX_VALUE_BYTES = 512 * 1024
-"""How much of a value a letter keeps: with base64's third on top it stays below a topic's usual limit of 1 MB."""
 
 MARK_EVERY = 500
 """Letters published between two rounds of marks. A crash repeats at most so many, and a round costs two round trips."""
@@ -63,21 +67,13 @@ class Wanted:
 
 def write_letter(producer: BatchProducer, topic: str, message: Message, refusal: Refusal) -> None:
     """Queue a dead letter of a record."""
-    value = message.value()
-    letter = DeadLetter(
-        fault=refusal.fault,
-        detail=refusal.detail,
-        origin=Origin(
-            topic=message.topic(),
-            partition=message.partition(),
-            offset=message.offset(),
-            timestamp=message.timestamp()[1],
-        ),
-        key=message.key(),
-        value=value[:MAX_VALUE_BYTES] if value is not None else None,
-        truncated=value is not None and len(value) > MAX_VALUE_BYTES,
-        noticed=int(time.time() * 1000),
+    origin = Origin(
+        topic=message.topic(),
+        partition=message.partition(),
+        offset=message.offset(),
+        timestamp=message.timestamp()[1],
     )
+    letter = dead_letter(origin, message.key(), message.value(), refusal.fault, refusal.detail)
     producer.send(topic, encode_dead_letter(letter), key=letter.record_key)
 
 

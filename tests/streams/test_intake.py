@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmrec_stream.contracts.behaviour import BehaviourEvent, encode_event
-from mmrec_stream.contracts.dead_letters import Fault, decode_dead_letter, encode_dead_letter
+from mmrec_stream.contracts.dead_letters import MAX_VALUE_BYTES, Fault, decode_dead_letter, encode_dead_letter
 from mmrec_stream.contracts.identity import partition_of
-from streams.intake import MAX_LETTER_BYTES, Limits, Record, letter, misplaced, sort_records
+from streams.intake import Limits, Record, letter, misplaced, sort_records
 from tests.profiles.events import SPAN_MS, START_MS, events
 
 NOW_MS = START_MS + SPAN_MS
@@ -51,10 +51,10 @@ def test_a_dead_letter_names_the_field_and_the_place_and_keeps_the_bytes() -> No
 
 
 def test_a_value_that_no_letter_can_hold_is_cut_and_says_so() -> None:
-    dead = letter(record(b"x" * (MAX_LETTER_BYTES + 1)), Fault.OVERSIZED, "")
+    dead = letter(record(b"x" * (MAX_VALUE_BYTES + 1)), Fault.OVERSIZED, "")
     assert dead.truncated
     assert dead.value is not None
-    assert len(dead.value) == MAX_LETTER_BYTES
+    assert len(dead.value) == MAX_VALUE_BYTES
     assert len(encode_dead_letter(dead)) < 1_000_000
 
 
