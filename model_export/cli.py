@@ -1,5 +1,6 @@
 """`mmrec train`: from events and a catalogue to a release, once or on a schedule."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -54,7 +55,9 @@ def train(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed, data and machine give the same model.")] = 0,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to train.")] = "auto",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: as many as there are cores.")] = 0,
+    threads: Annotated[
+        int, typer.Option(min=0, help="CPU threads; 0: half of the cores, the rest is the stream's.")
+    ] = 0,
     bootstrap: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Kafka. Default: MMREC_BOOTSTRAP.")] = None,
 ) -> None:
     """Train the hybrid model, write it as a release, and tell the workers.
@@ -76,8 +79,8 @@ def train(
     if (data is None) == (source is None):
         raise UserError("say where the data is: --data DIR, or --from kafka")
     settings = load_settings(bootstrap=bootstrap)
-    if threads:
-        torch.set_num_threads(threads)
+    threads = threads or max(1, (os.cpu_count() or 1) // 2)
+    torch.set_num_threads(threads)
     config = ModelConfig(
         dim=dim,
         encoders=tuple(name.strip() for name in encoders.split(",") if name.strip()) if encoders else (),

@@ -43,7 +43,7 @@ class ModelConfig:
     """Most passes over the training sequences; early stopping usually ends before."""
 
     minutes: float | None = None
-    """Most time for the passes; the pass that is under way when it is over is the last."""
+    """Most time for the passes; a pass that is under way then is cut short."""
 
     patience: int = 3
     """Passes without a better validation metric before training stops."""

@@ -223,6 +223,7 @@ class _Trainer:
         """Pass over the sequences until validation gets no better, or the passes or the time are used up."""
         config, report = self.config, self.report
         began = time.monotonic()
+        deadline = np.inf if config.minutes is None else began + config.minutes * 60
         kept: State = {}
         if saved and (state := saved.load()) is not None:
             kept = self._resume(state)
@@ -231,8 +232,8 @@ class _Trainer:
         if first > 1 and first - 1 - report.best_epoch >= config.patience:
             first = epochs + 1
         for epoch in range(first, epochs + 1):
-            report.losses.append(self._pass(epoch, began, progress))
-            late = config.minutes is not None and time.monotonic() - began > config.minutes * 60
+            report.losses.append(self._pass(epoch, began, deadline, progress))
+            late = time.monotonic() > deadline
             if self.judge is None:
                 report.best_epoch = epoch
             else:
@@ -298,8 +299,8 @@ class _Trainer:
     def _encode(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         return self.items.encode({name: array[rows] for name, array in self.content.items()})
 
-    def _pass(self, epoch: int, began: float, progress: Callable[[Progress], None] | None) -> float:
-        """One pass; the mean loss."""
+    def _pass(self, epoch: int, began: float, deadline: float, progress: Callable[[Progress], None] | None) -> float:
+        """One pass, or what of it there is time for; the mean loss."""
         config = self.config
         self.items.train()
         self.users.train()
@@ -330,6 +331,8 @@ class _Trainer:
                         (now - began) / done * (config.epochs - done),
                     )
                 )
+            if now > deadline:
+                break
         self._learn_content(content)
         return total / max(count, 1)
 
