@@ -3,12 +3,11 @@
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from benchmarks.quality.methods import Factory
 from benchmarks.quality.sets import Judged
@@ -107,52 +106,38 @@ def keep(path: Path, lines: Sequence[Line]) -> None:
 
 
 def show(judged: Judged, results: dict[str, Figures]) -> None:
-    """Print a set's table: a method a row, the set's main metrics with their intervals, the targets below."""
-    chosen = [target.metric for target in judged.targets] or [
-        f"{name}@{judged.ks[0]}" for name in ("HR", "NDCG", "Recall", "MRR")
-    ]
-    chosen += [
-        f"{metric} {part}" for metric in chosen for part in ("warm", "cold") if _has(results, f"{metric} {part}")
-    ]
-    chosen += [f"coverage@{judged.ks[-1]}", f"novelty@{judged.ks[-1]}", f"popularity-lift@{judged.ks[-1]}"]
-    chosen += [name for name in (f"miscalibration@{judged.ks[-1]}",) if _has(results, name)]
+    """Print a set's tables: the main metrics with their intervals and targets, then the rest."""
+    main = [target.metric for target in judged.targets] or [f"{name}@{judged.ks[0]}" for name in ("HR", "NDCG")]
     split, dataset = judged.split, judged.dataset
-    table = Table(
-        title=f"{dataset.name}: {dataset.users:,} users, {dataset.items:,} items, {len(dataset.interactions):,} events,"
-        f" {len(split.test):,} cases; {judged.note or 'leave one out'}; all items ranked, "
-        f"history {'masked' if split.mask_history else 'not masked'}, ties at random",
-        caption="95% bootstrap intervals over users",
+    console.print(
+        f"{dataset.name}: {dataset.users:,} users, {dataset.items:,} items, {len(dataset.interactions):,} events,"
+        f" {len(split.test):,} cases; {judged.note or 'leave one out'}; all items ranked,"
+        f" history {'masked' if split.mask_history else 'not masked'}, ties at random,"
+        " 95% bootstrap intervals over users",
+        highlight=False,
     )
-    table.add_column("method")
-    for metric in (*chosen, "fit-seconds"):
-        table.add_column(metric, justify="right")
-    best = {metric: max((r[metric].value for r in results.values() if metric in r), default=0.0) for metric in chosen}
+    table = Table("method", *(Column(metric, justify="right") for metric in (*main, "fit, s")))
+    best = {metric: max((r[metric].value for r in results.values() if metric in r), default=0.0) for metric in main}
     for name, figures in results.items():
-        cells = [_cell(figures.get(metric), bold=_is_best(figures, metric, best)) for metric in chosen]
-        spent = figures.get("fit-seconds")
-        table.add_row(name, *cells, "" if spent is None else f"{spent.value:.0f}")
-    for label in ("must pass", "aim"):
-        if judged.targets:
-            table.add_section()
-            wanted: list[Any] = [target.passing if label == "must pass" else target.aim for target in judged.targets]
-            table.add_row(label, *[f"{value:.4f}" for value in wanted])
+        cells = [_cell(figures.get(metric), best[metric]) for metric in main]
+        table.add_row(name, *cells, f"{figures['fit-seconds'].value:.0f}" if "fit-seconds" in figures else "")
+    if judged.targets:
+        table.add_section()
+        table.add_row("must pass", *(f"{target.passing:.4f} ({target.whose})" for target in judged.targets))
+        table.add_row("aim", *(f"{target.aim:.4f}" for target in judged.targets))
     console.print(table)
+    k = judged.ks[-1]
+    parts = [f"{metric} {part}" for metric in main for part in ("warm", "cold")]
+    further = [*parts, *(f"{name}@{k}" for name in ("coverage", "novelty", "popularity-lift", "miscalibration"))]
+    there = [metric for metric in further if any(metric in figures for figures in results.values())]
+    rest = Table(Column("method", overflow="fold"), *(Column(m, justify="right", overflow="fold") for m in there))
+    for name, figures in results.items():
+        rest.add_row(name, *(f"{figures[metric].value:.4g}" if metric in figures else "" for metric in there))
+    console.print(rest)
 
 
-def _has(results: dict[str, Figures], metric: str) -> bool:
-    return any(metric in figures for figures in results.values())
-
-
-def _is_best(figures: Figures, metric: str, best: dict[str, float]) -> bool:
-    accuracy = metric.split("@")[0] in ("HR", "NDCG", "MRR", "Recall")
-    return accuracy and metric in figures and figures[metric].value >= best[metric] > 0
-
-
-def _cell(figure: Figure | None, *, bold: bool) -> str:
+def _cell(figure: Figure | None, best: float) -> str:
     if figure is None:
         return ""
-    value = f"{figure.value:.4f}" if abs(figure.value) < 10 else f"{figure.value:.1f}"
-    text = f"[bold green]{value}[/]" if bold else value
-    if figure.low is None or figure.high is None:
-        return text
-    return f"{text}\n[dim]{figure.low:.4f}…{figure.high:.4f}[/]"
+    text = f"[bold green]{figure.value:.4f}[/]" if figure.value >= best > 0 else f"{figure.value:.4f}"
+    return text if figure.low is None else f"{text} [dim]{figure.low:.4f}…{figure.high:.4f}[/]"
