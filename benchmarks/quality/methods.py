@@ -29,12 +29,12 @@ BASELINES: dict[str, Factory] = {
 }
 
 
-ATTENTION = ModelConfig(user_encoder="attention", layers=2, dropout=0.4, epochs=60, patience=4)
-"""For logs of next items without content: SASRec's own two blocks, and its dropout for sparse data."""
-
 CONFIGS: dict[str, ModelConfig] = {
-    "beauty": ATTENTION,
-    "lastfm": replace(ATTENTION, associations="regressed"),
+    # As good as attention on validation, in half the passes.
+    "beauty": ModelConfig(dropout=0.4),
+    "lastfm": ModelConfig(
+        user_encoder="attention", layers=2, dropout=0.4, epochs=60, patience=4, associations="regressed"
+    ),
     "yoochoose": ModelConfig(dropout=0.3, epochs=30),
     # Some 1,400 customers make 90 steps a pass at 16 sequences a step, and twelve at the default.
     "hm": ModelConfig(
