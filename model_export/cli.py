@@ -102,7 +102,12 @@ def train(
         one_round(_read(console, settings, data))
         return
     try:
-        keep_training(lambda: _read(console, settings, data), one_round, console.print, interval_seconds(every))
+        keep_training(
+            lambda: _read(console, settings, data),
+            one_round,
+            lambda line: console.print(line, style="yellow", markup=False, highlight=False),
+            interval_seconds(every),
+        )
     except KeyboardInterrupt:
         console.print("stopped")
 

@@ -165,8 +165,9 @@ def keep_training(
             if len(dataset.interactions) == seen:
                 report("no new events since the last round")
             else:
-                one_round(dataset)
+                # Before the round: the same events with the same seed would fail the same way.
                 seen = len(dataset.interactions)
+                one_round(dataset)
         except UserError as error:
             report(f"this round made no release: {error}")
         except Exception:

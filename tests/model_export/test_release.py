@@ -202,7 +202,9 @@ def test_times_between_rounds() -> None:
 def test_rounds_go_on_after_failures_and_only_with_new_events() -> None:
     dataset = tiny_dataset()
     other = replace(dataset, interactions=dataset.interactions.where(np.arange(50)))
-    reads: Iterator[Dataset | Exception] = iter([UserError("no broker"), dataset, dataset, other, ValueError("broken")])
+    reads: Iterator[Dataset | Exception] = iter(
+        [UserError("no broker"), dataset, dataset, other, other, ValueError("broken")]
+    )
     trained: list[int] = []
     told: list[str] = []
 
@@ -212,13 +214,18 @@ def test_rounds_go_on_after_failures_and_only_with_new_events() -> None:
             raise now
         return now
 
-    keep_training(
-        read_next, lambda data: trained.append(len(data.interactions)), told.append, 60, rounds=5, sleep=lambda s: None
-    )
+    def one_round(data: Dataset) -> None:
+        trained.append(len(data.interactions))
+        if data is other:
+            raise UserError("the new model is worse")
+
+    keep_training(read_next, one_round, told.append, 60, rounds=6, sleep=lambda s: None)
     assert trained == [len(dataset.interactions), 50]
     assert "no broker" in told[0]
     assert "no new events" in told[1]
-    assert "ValueError: broken" in told[2]
+    assert "worse" in told[2]
+    assert "no new events" in told[3], "what failed is not tried again on the same events"
+    assert "ValueError: broken" in told[4]
 
 
 def command(*args: object) -> Result:
