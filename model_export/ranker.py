@@ -97,8 +97,7 @@ class Ranker(nn.Module):
         ages = request.history_ages
         gaps = torch.cat([torch.zeros_like(ages[:, :1]), ages[:, :-1] - ages[:, 1:]], 1).clamp(min=0)
         history = torch.nn.functional.embedding(request.history_rows, item_vectors)
-        states = self.users.sequence(history, request.history_types, gaps)
-        last = (request.lengths - 1).reshape(-1, 1, 1).expand(-1, 1, states.shape[2])
+        newest = self.users.sequence(history, request.history_types, gaps, request.lengths - 1)
         side = self.users.side
         addition = side(
             SideEncoder.mean(side.categories, request.categories, request.category_weights),
@@ -106,7 +105,7 @@ class Ranker(nn.Module):
             request.price_bands,
             request.type_counts,
         )
-        vectors: Tensor = states.gather(1, last).squeeze(1) + addition
+        vectors: Tensor = newest + addition
         return vectors
 
     def p_user(self, users: Tensor, table: Table) -> Tensor:
