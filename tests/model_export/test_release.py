@@ -28,7 +28,7 @@ from mmrec_stream.releases.folder import FILES
 from mmrec_stream.settings import Settings
 from mmrec_stream.simulator import Shoppers, make_shop
 from mmrec_stream.topics import Topics
-from model_export.cli import train
+from model_export.cli import compress, train
 from model_export.compress import compress_release, measure
 from model_export.export import RANKER_SHAPES, export_ranker, random_inputs, serialize
 from model_export.gate import judge_release, verdict
@@ -252,6 +252,19 @@ def test_the_command_trains_from_a_folder(tmp_path: Path) -> None:
     assert "NDCG@10" in result.stderr
     for wrong in ((), ("--data", log, "--from", "kafka"), ("--data", tmp_path), ("--data", log, "--every", "soon")):
         assert isinstance(command(*wrong).exception, UserError)
+
+
+def test_the_command_compresses_and_shows_what_it_costs(tmp_path: Path) -> None:
+    app = typer.Typer()
+    app.command()(compress)
+    log = write_log(tmp_path / "log")
+    arguments = [str(tiny_release()), "--data", str(log), "--out", str(tmp_path), "--to"]
+    result = CliRunner().invoke(app, [*arguments, "fp16"], env={"COLUMNS": "160"})
+    assert result.exit_code == 0, result.output
+    assert result.stdout.strip() == str(tmp_path / "tiny-1-fp16")
+    assert verify_release(tmp_path / "tiny-1-fp16").compression == "fp16"
+    assert "µs a user" in result.stderr
+    assert isinstance(CliRunner().invoke(app, [*arguments, "int4"]).exception, UserError)
 
 
 @pytest.mark.broker
