@@ -22,6 +22,11 @@ CONTENT_NEIGHBOURS = 500
 """Neighbours an item keeps by content: five times the longest list that is judged."""
 
 
+SHARPNESS = 0.05
+"""Difference of cosines at which one neighbour counts e times another. With bare cosines the sum over a history names
+what is a little like all of it, and misses what is just like one item of it: a third of the recall on H&M."""
+
+
 class Popularity(Baseline):
     """The same for everybody: items by how often they were taken in the last days of the log (0: all of it)."""
 
@@ -91,7 +96,9 @@ class ContentKnn(ItemItem):
         if not names or any(name not in dataset.features for name in names):
             raise UserError(f"data set {dataset.name} has no {self.modality} features for content kNN")
         parts = [_unit(dataset.features[name]) for name in names]
-        self._weights = item_item.content_neighbours(np.concatenate(parts, axis=1), CONTENT_NEIGHBOURS)
+        similar = item_item.content_neighbours(np.concatenate(parts, axis=1), CONTENT_NEIGHBOURS)
+        similar.data = np.exp((similar.data - 1.0) / SHARPNESS)
+        self._weights = similar
 
 
 class SessionKnn(Baseline):
