@@ -91,6 +91,8 @@ class _Attention(nn.Module):
         future = order.unsqueeze(0) > order.unsqueeze(1)
         for block in self.blocks:
             states = block(states, future)
+        if place is not None:
+            states, inputs = _at(states, place), _at(inputs, place)
         seen: Tensor = self.out(self.norm(states))
         return seen + inputs
 
