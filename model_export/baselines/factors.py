@@ -9,6 +9,7 @@ import torch
 from implicit.cpu.als import AlternatingLeastSquares  # type: ignore[import-untyped]
 from implicit.cpu.bpr import BayesianPersonalizedRanking  # type: ignore[import-untyped]
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import nn
 from torch.nn import functional
 
@@ -28,10 +29,12 @@ class Als(Baseline):
 
     def learn(self, dataset: Dataset, log: Interactions) -> None:
         """Factorise the user-item matrix."""
-        self._model = AlternatingLeastSquares(
-            factors=int(self.number("factors")), alpha=self.number("alpha"), random_state=self.seed, num_threads=1
-        )
-        self._model.fit(_matrix(dataset, log), show_progress=False)
+        # BLAS threads get in the way of the library's own.
+        with threadpool_limits(1, "blas"):
+            self._model = AlternatingLeastSquares(
+                factors=int(self.number("factors")), alpha=self.number("alpha"), random_state=self.seed, num_threads=1
+            )
+            self._model.fit(_matrix(dataset, log), show_progress=False)
 
     def score(self, cases: Cases) -> NDArray[np.float32]:
         """Inner products of the folded-in users with all items."""
