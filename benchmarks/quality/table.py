@@ -40,10 +40,10 @@ def run(judged: Judged, name: str, factory: Factory, seeds: Sequence[int]) -> Fi
     seconds: list[float] = []
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(f"{judged.dataset.name}: {name}", total=None)
         for seed in seeds:
-            progress.add_task(
-                f"{judged.dataset.name}: {name}" + (f", seed {seed}" if len(seeds) > 1 else ""), total=None
-            )
+            if len(seeds) > 1:
+                progress.update(task, description=f"{judged.dataset.name}: {name}, seed {seed}")
             method = factory(seed)
             began = time.monotonic()
             method.fit(judged.dataset, judged.split)
