@@ -44,6 +44,8 @@ CONFIGS: dict[str, ModelConfig] = {
         id_dropout=0.5,
         epochs=8,
         neighbours=128,
+        # Articles bought long ago still say what their buyer likes: a tenth more of recall@100 on validation than 10.
+        recent=30,
     ),
     "ciao": ModelConfig(epochs=12),
 }
