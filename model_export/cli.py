@@ -46,6 +46,10 @@ def train(
         Literal["weighted", "concat", "attention"], typer.Option(help="How the modalities become one vector.")
     ] = "weighted",
     user_encoder: Annotated[Literal["gru", "attention"], typer.Option(help="How a history becomes a vector.")] = "gru",
+    associations: Annotated[
+        Literal["counted", "regressed"],
+        typer.Option(help="p_item's behaviour: co-occurrence, or a regression too (memory: 12 · items² bytes)."),
+    ] = "counted",
     dim: Annotated[int, typer.Option(min=8, max=512, help="Width of the vectors.")] = 64,
     epochs: Annotated[int, typer.Option(min=1, help="Most passes over the data; training stops early by itself.")] = 30,
     minutes: Annotated[float | None, typer.Option(min=0, help="Most minutes of passes.")] = None,
@@ -86,6 +90,7 @@ def train(
         encoders=tuple(name.strip() for name in encoders.split(",") if name.strip()) if encoders else (),
         fusion=fusion,
         user_encoder=user_encoder,
+        associations=associations,
         epochs=epochs,
         minutes=minutes,
         seed=seed,
