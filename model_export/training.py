@@ -43,6 +43,9 @@ them at once; each step less would cost an encoding more."""
 WARM_UP = 100
 """Steps over which the learning rate rises: Adam's first estimates are too rough for large steps."""
 
+MOST_REGRESSED = 25_000
+"""Items that regressed associations are made for: they take 7.5 GB and, on two cores, five minutes then."""
+
 MIN_STEPS = 40
 """Steps that a pass has at least, by smaller batches where there are few sequences: validation after each pass would
 otherwise stop training before it has begun."""
@@ -103,6 +106,11 @@ def fit(
         raise UserError(
             f"data set {dataset.name}: no user has two interactions with different items to learn from; "
             "give it a longer log"
+        )
+    if config.associations == "regressed" and dataset.items > MOST_REGRESSED:
+        raise UserError(
+            f"data set {dataset.name}: {dataset.items} items are too many to regress associations of "
+            f"(at most {MOST_REGRESSED}); use counted ones"
         )
     began = time.monotonic()
     inputs = describe(dataset, config)

@@ -204,6 +204,9 @@ def test_mistakes_are_told() -> None:
     bare_split = leave_one_out(bare)
     with pytest.raises(UserError, match="no item has anything for it"):
         fit(bare, bare_split, replace(TINY, encoders=("id", "cnn")))
+    many = replace(bare, item_ids=[str(row) for row in range(25_001)])
+    with pytest.raises(UserError, match="too many to regress"):
+        fit(many, bare_split, replace(TINY, associations="regressed"))
     lonely = Dataset("lonely", log_of([0, 1], [0, 1]), ["a", "b"], ["x", "y"])
     lonely_split = leave_one_out(lonely)
     with pytest.raises(UserError, match="longer log"):
