@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
@@ -23,13 +23,22 @@ from mmrec_stream.topics import changelog_topic
 EVENTS = 2_000_000
 """Long enough (15 s at the target rate) that starting, warming up and the last commit are a few percent."""
 
-EVENTS_OF_SLOW = {"stock Faust": 40_000, "Quix Streams": 1_000_000}
+EVENTS_OF_SLOW = {"stock Faust": 30_000, "Quix Streams": 500_000}
 """Peers that would take a minute and more over all events get fewer. Faust gets a topic of its own with fewer users, as
-what an event costs it depends on the length of the user's list; Quix reads the first half of everybody's topic, as
-what it writes depends on how many users there are."""
+what an event costs it depends on the length of the user's list; Quix reads the first quarter of everybody's topic,
+as what it writes depends on how many users there are."""
 
 EVENTS_PER_USER = 100
 """2,000,000 events of 20,000 users: lists of 50 are full after half of the run."""
+
+
+class Outcome(NamedTuple):
+    """What a run of a system came to."""
+
+    rate: float
+    """Events/s."""
+    rows: int | None = None
+    """Records in the changelog after it; None of a system without one."""
 
 
 @dataclass(frozen=True)
@@ -65,24 +74,29 @@ def command(
         report = Report("stream", quick=quick, broker=broker.name, partitions=PARTITIONS)
         topics = _load(cluster, systems, count, quick=quick)
         rates: dict[str, list[float]] = defaultdict(list)
+        rows: dict[str, list[float]] = defaultdict(list)
         for number in range(rounds):
             # Turn about, and every other round backwards: what slows the machine down for a while hits all alike.
             for name, run in list(systems.items())[:: -1 if number % 2 else 1]:
                 topic, share = topics[name]
-                rate = run(Run(broker, cluster, topic, share, number, java))
-                rates[name].append(rate)
-                console.print(f"round {number + 1}  {name}: {rate:,.0f} events/s", highlight=False)
+                outcome = run(Run(broker, cluster, topic, share, number, java))
+                rates[name].append(outcome.rate)
+                if outcome.rows is not None:
+                    rows[name].append(outcome.rows / share)
+                console.print(f"round {number + 1}  {name}: {outcome.rate:,.0f} events/s", highlight=False)
         for name in systems:
             target = Target(100_000) if name == "mmrec" else None
             report.add("throughput", name, rates[name], "events/s", target=target, events=topics[name][1])
+        for name, shares in rows.items():
+            report.add("changelog", name, shares, "records/event")
         if "mmrec" in systems:
             _ratios(report, rates)
         report.plot("throughput", lambda axes: _draw(axes, report))
         report.close()
 
 
-def _systems(java: Path | None) -> dict[str, Callable[[Run], float]]:
-    systems: dict[str, Callable[[Run], float]] = {
+def _systems(java: Path | None) -> dict[str, Callable[[Run], Outcome]]:
+    systems: dict[str, Callable[[Run], Outcome]] = {
         "mmrec": _mmrec,
         "stock Faust": _stock_faust,
         "Quix Streams": _quix,
@@ -97,7 +111,7 @@ def _systems(java: Path | None) -> dict[str, Callable[[Run], float]]:
 
 
 def _load(
-    cluster: Cluster, systems: dict[str, Callable[[Run], float]], count: int, *, quick: bool
+    cluster: Cluster, systems: dict[str, Callable[[Run], Outcome]], count: int, *, quick: bool
 ) -> dict[str, tuple[str, int]]:
     topics: dict[str, tuple[str, int]] = {}
     for name in systems:
@@ -112,7 +126,7 @@ def _load(
     return topics
 
 
-def _mmrec(run: Run) -> float:
+def _mmrec(run: Run) -> Outcome:
     """Ours folds whole profiles. Timed from the moment it says it is ready, before it fetches for the first time."""
     app_id = f"mmrec-{run.number}"
     create_topics(run.cluster, prefix="bench.", app_id=app_id)
@@ -125,7 +139,7 @@ def _mmrec(run: Run) -> float:
     return _rate(run, changelog, ready)
 
 
-def _stock_faust(run: Run) -> float:
+def _stock_faust(run: Run) -> Outcome:
     app_id = f"stock-faust-{run.number}"
     with running(peer("stock_faust", run.broker.bootstrap, run.topic, app_id, free_port())) as system:
         first = system.milestone("first", timeout=60)
@@ -133,7 +147,7 @@ def _stock_faust(run: Run) -> float:
     return _rate(run, f"{app_id}-last-changelog", first)
 
 
-def _quix(run: Run) -> float:
+def _quix(run: Run) -> Outcome:
     group = f"quix-{run.number}"
     with running(peer("quix", run.broker.bootstrap, run.topic, group, run.count)) as system:
         first = system.milestone("first", timeout=60)
@@ -141,7 +155,7 @@ def _quix(run: Run) -> float:
     return _rate(run, f"changelog__{group}--{run.topic}--default", first)
 
 
-def _kafka_streams(run: Run, *, threads: int, caching: bool) -> float:
+def _kafka_streams(run: Run, *, threads: int, caching: bool) -> Outcome:
     assert run.java is not None
     home = kafka_home()
     assert home is not None
@@ -156,19 +170,19 @@ def _kafka_streams(run: Run, *, threads: int, caching: bool) -> float:
     return _rate(run, f"{app_id}-last-changelog", first)
 
 
-def _bare(module: str, run: Run) -> float:
+def _bare(module: str, run: Run) -> Outcome:
     with running(peer(module, run.broker.bootstrap, run.topic, run.count)) as system:
         first = system.milestone("first", timeout=60)
-        return run.count / (system.milestone("last", timeout=120) - first) * 1000
+        return Outcome(run.count / (system.milestone("last", timeout=120) - first) * 1000)
 
 
-def _rate(run: Run, changelog: str, first: float) -> float:
+def _rate(run: Run, changelog: str, first: float) -> Outcome:
     """Events a second from `first` (ms) to the last record of the changelog, which is deleted then."""
-    last = run.cluster.last_appended(changelog)
-    if last is None or run.cluster.size(changelog) == 0:
+    last, rows = run.cluster.last_appended(changelog), run.cluster.size(changelog)
+    if last is None:
         raise RuntimeError(f"{changelog} is empty: nothing was kept")
     run.cluster.delete(changelog)
-    return run.count / (last - first) * 1000
+    return Outcome(run.count / (last - first) * 1000, rows)
 
 
 def _ratios(report: Report, rates: dict[str, list[float]]) -> None:
