@@ -15,6 +15,8 @@ from typing import IO
 
 import msgspec
 
+from mmrec_stream.processes import die_with_parent
+
 Milestone = dict[str, float]
 
 
@@ -26,7 +28,12 @@ class System:
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in stop()
         self._milestones: queue.Queue[Milestone] = queue.Queue()
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=self._log, env={**os.environ, **(env or {})}
+            command,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env={**os.environ, **(env or {})},
+            # A benchmark that is killed must not leave a worker behind that slows the next one.
+            preexec_fn=die_with_parent if sys.platform == "linux" else None,
         )
         threading.Thread(target=self._listen, daemon=True).start()
 

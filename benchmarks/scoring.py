@@ -12,6 +12,7 @@ import onnxruntime as ort
 import typer
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from benchmarks.release import item_table, ranker_graph
 from benchmarks.results import Report, Target, console
@@ -41,6 +42,7 @@ def command(
 ) -> None:
     """Microseconds a user of scoring and ordering a catalogue, by batch, size and method, with recall."""
     threads = threads or len(os.sched_getaffinity(0))
+    threadpool_limits(threads)  # numpy's
     report = Report("scoring", quick=quick, threads=threads, dimensions=DIM)
     budget = 0.2 if quick else 1.0
     _small(report, threads, budget)
