@@ -17,6 +17,7 @@ The report's head says which brokers are used, its end how the tests went on eac
 
 import os
 import re
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -42,6 +43,10 @@ CONTAINER_IMAGE = "confluentinc/cp-kafka:7.9.0"
 # The first example of a test may compile (numba) or load a model: no deadline for a single one.
 hypothesis.settings.register_profile("mmrec", deadline=None)
 hypothesis.settings.load_profile("mmrec")
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and what they start would ignore it too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # What the person running the tests has set is for the broker fixtures alone, never for the settings under test.
 EXTERNAL_BOOTSTRAP = os.environ.pop("MMREC_BOOTSTRAP", None)
