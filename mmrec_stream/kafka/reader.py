@@ -34,6 +34,10 @@ QUEUE_KBYTES = 32 * 1024
 """What is fetched ahead, in memory: a tenth of a second at the fastest. Four times as much reads no faster and takes
 150 MB instead of 60."""
 
+QUEUE_BACKOFF_MS = 2
+"""How long fetching pauses once that much is queued. The client's own default is a second, in which a reader that takes
+200,000 records a second has long emptied the queue and stands still."""
+
 PASSING = frozenset(
     {
         KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -190,6 +194,7 @@ def _open(settings: Settings, **extra: object) -> Consumer:
             "enable_partition_eof": True,
             "fetch_wait_max_ms": FETCH_WAIT_MS,
             "queued_max_messages_kbytes": QUEUE_KBYTES,
+            "fetch_queue_backoff_ms": QUEUE_BACKOFF_MS,
             "max_poll_interval_ms": 86_400_000,  # a caller may take its time: no group waits for it
             **extra,
         },
