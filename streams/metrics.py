@@ -40,7 +40,7 @@ class Metrics:
         """Next offset to fold of each source partition."""
         self.last_progress = time.monotonic()
 
-    def chunk(self, topic: str, partition: int, records: Sequence[Any], letters: int) -> None:
+    def chunk(self, topic: str, partition: int, records: Sequence[Any]) -> None:
         """A chunk was taken."""
         counter = self._topics.get(topic) or self._topics.setdefault(topic, self.events.labels(topic=topic))
         counter.inc(len(records))

@@ -24,7 +24,7 @@ from mmrec_stream.contracts.dead_letters import Fault, encode_dead_letter
 from mmrec_stream.contracts.identity import NO_KEY, list_id, source_key
 from mmrec_stream.contracts.recommendations import Cause, RecommendationList, Times, encode_list
 from mmrec_stream.profiles.fold import fold
-from mmrec_stream.profiles.record import RECORD, take
+from mmrec_stream.profiles.record import RECORD, from_bytes, take, to_bytes
 from mmrec_stream.ranking.popularity import Popularity
 from mmrec_stream.ranking.recommend import Recommender, Slate
 from mmrec_stream.settings import Settings
@@ -171,9 +171,7 @@ class Pipeline:
 
     def _score(self, batch: dict[str, _Due]) -> "asyncio.Task[_Scored]":
         """Begin to score a batch on the scoring thread, with the profiles as they are now."""
-        records = np.empty(len(batch), dtype=RECORD)
-        for place, due in enumerate(batch.values()):
-            records[place] = self._store.rows(due.partition).records[due.row]
+        records = from_bytes([to_bytes(self._store.rows(due.partition).records[due.row]) for due in batch.values()])
         work = asyncio.get_running_loop().run_in_executor(
             self._scoring, self._recommender.recommend, records, int(time.time() * 1000)
         )
@@ -231,7 +229,7 @@ class Pipeline:
             row_of_event = rows.rows_of(intake.columns.users)
         for dead in intake.letters:
             self._bury(dead, ticket)
-        self._metrics.chunk(first.topic, partition, chunk.records, len(intake.letters))
+        self._metrics.chunk(first.topic, partition, chunk.records)
         if intake.events:
             self._fold(intake, row_of_event, chunk, partition, ticket)
 

@@ -29,7 +29,7 @@ AFFINITY_WEIGHTS = {
 """How much an event says of a taste. Steps as in implicit-feedback practice: a purchase is worth a few views.
 A rating counts as its distance above 2.5 of 5; everything else says nothing."""
 
-_VIEW, _ADD, _REMOVE = int(EventType.VIEW), int(EventType.ADD_TO_CART), int(EventType.REMOVE_FROM_CART)
+_ADD, _REMOVE = int(EventType.ADD_TO_CART), int(EventType.REMOVE_FROM_CART)
 _PURCHASE, _CANCEL, _RETURN = int(EventType.PURCHASE), int(EventType.CANCEL), int(EventType.RETURN)
 _RATING, _IMPRESSION, _FOLLOW = int(EventType.RATING), int(EventType.IMPRESSION), int(EventType.FOLLOW)
 _WEIGHTS = np.array([AFFINITY_WEIGHTS.get(EventType(code), 0.0) if code else 0.0 for code in range(TYPE_SLOTS)])
