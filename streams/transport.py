@@ -6,7 +6,7 @@ records that had arrived; membership, assignment, seeking and committing stay Fa
 
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import aiokafka
@@ -77,6 +77,22 @@ class _Thread(driver.AIOKafkaConsumerThread):
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS  # read when the consumer starts; Faust has it fixed at 1500
         return consumer
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Seek every partition to what is committed, and to its beginning where nothing is.
+
+        aiokafka leaves a partition without a commit where it stands. Records that had been fetched and were given up
+        in a rebalance would be passed over, and the next commit would lose them for good.
+        """
+        return cast("Mapping[TP, int]", await self.call_thread(self._seek_to_committed))
+
+    async def _seek_to_committed(self) -> Mapping[TP, int]:
+        consumer = self._ensure_consumer()
+        committed: Mapping[TP, int] = await consumer.seek_to_committed()
+        changelog = cast("Any", self.app).changelog  # it is never fetched here, nor committed
+        if fresh := [tp for tp, offset in committed.items() if not offset and tp.topic != changelog]:
+            await consumer.seek_to_beginning(*fresh)
+        return committed
 
 
 class ChunkConsumer(driver.Consumer):
