@@ -97,10 +97,10 @@ class BehaviourSources:
     """What a log says of items: counted, and mixed with a regression, which is solved once, when first asked for."""
 
     def __init__(self, config: ModelConfig, log: Interactions, items: int) -> None:
-        """Which associations of `items` items, as configured, and the log they are learned from."""
-        self._config, self._log, self._items = config, log, items
-        self.support = np.bincount(log.items, minlength=items)
-        """How often each item occurs, (items,)."""
+        """Which associations of `items` items, as configured, and the log whose likings they are learned from."""
+        self._config, self._log, self._items = config, log.where(log.likings), items
+        self.support = np.bincount(self._log.items, minlength=items)
+        """How often each item was liked, (items,)."""
 
     def rows(self, settings: AssociationSettings) -> sp.csr_matrix:
         """Distributions over the items that follow each item, (items, items); an empty row where none does."""

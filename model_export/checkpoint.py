@@ -27,7 +27,7 @@ class Checkpoint:
     def of(cls, path: Path, config: ModelConfig, log: Interactions) -> "Checkpoint":
         """The checkpoint at `path` for training with `config` on `log`; how long it may take makes no difference."""
         digest = hashlib.sha256(repr(replace(config, minutes=None, epochs=1)).encode())
-        for column in (log.users, log.items, log.times, log.types):
+        for column in (log.users, log.items, log.times, log.types, log.ratings):
             digest.update(column.tobytes())
         return cls(path, digest.hexdigest())
 

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mmrec_stream.contracts.behaviour import EventType
 from mmrec_stream.contracts.releases import encode_release
 from mmrec_stream.errors import UserError
 from mmrec_stream.evaluation.dataset import Dataset
-from mmrec_stream.evaluation.splits import Cases, Split, next_clicks
+from mmrec_stream.evaluation.splits import Split, new_likings, newest
 from mmrec_stream.kafka.clients import BatchProducer
 from mmrec_stream.ranking.scorer import Scorer
 from mmrec_stream.releases import announcement, new_version, newest_release, prune_releases
@@ -23,7 +22,7 @@ from mmrec_stream.topics import Topics
 from model_export.config import ModelConfig
 from model_export.gate import Verdict, judge_release, verdict
 from model_export.release import build_release
-from model_export.sequences import TARGET_TYPES
+from model_export.sequences import without_impressions
 from model_export.training import Progress, fit
 
 MODEL_KEY = b"hybrid"
@@ -52,24 +51,17 @@ class Round:
 def release_split(dataset: Dataset) -> Split:
     """What a release learns from, and the newest events, which it is tuned and judged on as they came.
 
-    A case is one event: the user's history right before it, and the item, which must be new to the user. There is no
+    A case is one liking: the user's history right before it, and the item, which must be new to the user. There is no
     test set: that is what `mmrec evaluate` is for.
 
     Raises:
         UserError: The log is too short.
     """
-    log = dataset.interactions.where(dataset.interactions.types != EventType.IMPRESSION)
-    cases = next_clicks(log, dataset.users)
-    rows = cases.ends
-    pairs = log.users.astype(np.int64) << 32 | log.items
-    first = np.zeros(len(log), dtype=bool)
-    first[np.unique(pairs, return_index=True)[1]] = True
-    wanted = np.flatnonzero(first[rows] & np.isin(log.types[rows], np.array(TARGET_TYPES)))
+    log = without_impressions(dataset.interactions)
     most = min(VALIDATION_CASES, int(len(log) * VALIDATION_SHARE))
-    newest = wanted[np.argsort(cases.times[wanted], kind="stable")][-most:] if most else wanted[:0]
-    if not len(newest):
+    chosen = newest(new_likings(log, dataset.users), most)
+    if not len(chosen):
         raise UserError(f"{dataset.name}: {len(log)} events are too few to train on; wait for more, or simulate some")
-    chosen: Cases = cases.where(np.sort(newest))
     train = log.where(log.times < chosen.times.min())
     return Split(train=train, validation=chosen, test=chosen.where(np.arange(0)))
 

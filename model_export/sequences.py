@@ -10,10 +10,7 @@ from mmrec_stream.contracts.behaviour import EventType
 from mmrec_stream.evaluation.dataset import Interactions
 from mmrec_stream.evaluation.serving import ItemFacts
 from mmrec_stream.profiles import record as profile
-from mmrec_stream.profiles.fold import AFFINITY_HALF_LIFE_MS, AFFINITY_WEIGHTS
-
-TARGET_TYPES = (EventType.VIEW, EventType.CLICK, EventType.ADD_TO_CART, EventType.PURCHASE, EventType.RATING)
-"""What the model learns to foresee: a liking. Taking back, or being shown something, is none."""
+from mmrec_stream.profiles.fold import AFFINITY_HALF_LIFE_MS
 
 NO_TARGET = -1
 
@@ -24,6 +21,8 @@ class Sequences:
 
     rows: NDArray[np.int64]
     types: NDArray[np.int64]
+    tastes: NDArray[np.float32]
+    """How much each event adds to the profile's affinities."""
     times: NDArray[np.float64]
     """Whole seconds since 1970."""
     targets: NDArray[np.int64]
@@ -41,6 +40,7 @@ class Sequences:
             yield Sequences(
                 self.rows[chosen, :length],
                 self.types[chosen, :length],
+                self.tastes[chosen, :length],
                 self.times[chosen, :length],
                 self.targets[chosen, :length],
             )
@@ -54,8 +54,8 @@ def without_impressions(log: Interactions) -> Interactions:
 def training_sequences(log: Interactions, length: int, *, repeats: bool) -> Sequences:
     """Cut users' histories into pieces of at most `length` events, each with what came next.
 
-    The target of a place is the next event of `TARGET_TYPES`, without `repeats` the next one about an item that the
-    user has not had before.
+    The target of a place is the next liking, without `repeats` the next one of an item that the user has not had
+    before.
     """
     log = without_impressions(log)
     count = len(log)
@@ -64,9 +64,10 @@ def training_sequences(log: Interactions, length: int, *, repeats: bool) -> Sequ
     shape = (int(pieces[-1]) + 1 if count else 0, length)
     place = positions % length
     rows, types = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+    tastes = np.zeros(shape, dtype=np.float32)
     times = np.zeros(shape, dtype=np.float64)
     targets = np.full(shape, NO_TARGET, dtype=np.int64)
-    rows[pieces, place], types[pieces, place] = log.items, log.types
+    rows[pieces, place], types[pieces, place], tastes[pieces, place] = log.items, log.types, log.tastes
     # Whole seconds, as a profile keeps them: a gap must fall into the same bucket here and there.
     times[pieces, place] = log.times // 1000
     targets[pieces, place] = _next_targets(log, repeats)
@@ -74,13 +75,13 @@ def training_sequences(log: Interactions, length: int, *, repeats: bool) -> Sequ
     last = times.max(axis=1, initial=0.0, keepdims=True)
     times = np.where(types > 0, times, last)
     useful = (targets != NO_TARGET).any(axis=1)
-    return Sequences(rows[useful], types[useful], times[useful], targets[useful])
+    return Sequences(rows[useful], types[useful], tastes[useful], times[useful], targets[useful])
 
 
 def _next_targets(log: Interactions, repeats: bool) -> NDArray[np.int64]:
     """What each event's place in its history should foresee, (events,)."""
     count = len(log)
-    wanted = np.isin(log.types, np.array(TARGET_TYPES))
+    wanted = log.likings
     if not repeats:
         pairs = log.users.astype(np.int64) << 32 | log.items
         _, first = np.unique(pairs, return_index=True)
@@ -107,11 +108,8 @@ def side_inputs(batch: Sequences, facts: ItemFacts | None) -> tuple[NDArray[np.f
     ages = np.maximum(batch.times[:, :, None] - batch.times[:, None, :], 0.0)
     length = batch.rows.shape[1]
     past = np.tril(np.ones((length, length), dtype=bool)) & (batch.types > 0)[:, None, :]
-    liking = np.zeros(profile.TYPE_SLOTS, dtype=np.float32)
-    for code, weight in AFFINITY_WEIGHTS.items():
-        liking[code] = weight
     half_life = AFFINITY_HALF_LIFE_MS / 1000.0
-    weights = (past * np.exp2(-ages / half_life) * liking[batch.types][:, None, :]).astype(np.float32)
+    weights = (past * np.exp2(-ages / half_life) * batch.tastes[:, None, :]).astype(np.float32)
     bands = np.zeros((*batch.rows.shape, profile.PRICE_BANDS), dtype=np.float32)
     if facts is not None:
         own = facts.price_bands[batch.rows]

@@ -126,7 +126,7 @@ def fit(
         sequences = training_sequences(log, config.history, repeats=config.repeats)
         trainer = _Trainer(config, inputs, sequences, np.bincount(log.items, minlength=dataset.items), judge)
         if config.svd and trainer.items.has_id:
-            trainer.begin_at(_svd_vectors(log, dataset.users, dataset.items, config))
+            trainer.begin_at(_svd_vectors(log.where(log.likings), dataset.users, dataset.items, config))
         trainer.train(epochs, progress, saved)
         return trainer
 

@@ -10,12 +10,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mmrec_stream.contracts.behaviour import BehaviourEvent, EventType, Follow
+from mmrec_stream.contracts.behaviour import BehaviourEvent, EventType, Follow, Rating
 from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.contracts.fields import EARLIEST_MS
 from mmrec_stream.errors import UserError
+from mmrec_stream.profiles.fold import taste_weights
 
 Mask = NDArray[np.bool_]
+
+BEST_RATING = 5.0
 
 STEP_MS = 1_000
 """Time between consecutive items of a sequence that has an order but no clock: any constant gives the same order;
@@ -35,6 +38,8 @@ class Interactions:
     """Milliseconds since 1970, UTC."""
     types: NDArray[np.int8]
     """Codes of `EventType`."""
+    ratings: NDArray[np.float32]
+    """From 0 to 5; 0 where the event is no rating."""
 
     @classmethod
     def of(
@@ -43,16 +48,23 @@ class Interactions:
         items: NDArray[np.integer],
         times: NDArray[np.integer],
         types: NDArray[np.integer] | None = None,
+        ratings: NDArray[np.floating] | None = None,
     ) -> "Interactions":
-        """The columns in any order of arrival, sorted; without `types` every row is a click."""
+        """The columns in any order of arrival, sorted.
+
+        Without `types` every row is a click; without `ratings` every rating is the best one.
+        """
         if types is None:
             types = np.full(len(users), EventType.CLICK, dtype=np.int8)
+        if ratings is None:
+            ratings = np.where(types == EventType.RATING, BEST_RATING, 0.0)
         order = np.lexsort((times, users))
         return cls(
             users[order].astype(np.int32),
             items[order].astype(np.int32),
             times[order].astype(np.int64),
             types[order].astype(np.int8),
+            ratings[order].astype(np.float32),
         )
 
     def __len__(self) -> int:
@@ -60,7 +72,20 @@ class Interactions:
 
     def where(self, keep: Mask | NDArray[np.integer]) -> "Interactions":
         """The rows that a mask or an ascending index array names."""
-        return Interactions(self.users[keep], self.items[keep], self.times[keep], self.types[keep])
+        return Interactions(self.users[keep], self.items[keep], self.times[keep], self.types[keep], self.ratings[keep])
+
+    @property
+    def tastes(self) -> NDArray[np.float32]:
+        """How much each event says of its user's taste, by the profile's own rule, shape (events,)."""
+        return taste_weights(self.types, self.ratings)
+
+    @property
+    def likings(self) -> Mask:
+        """Which events are likings: what models foresee and learn associations from, shape (events,).
+
+        A poor rating, taking something back and being shown something are none.
+        """
+        return self.tastes > 0
 
     def offsets(self, users: int) -> NDArray[np.int64]:
         """Where each user's rows begin, shape (users + 1,): user u has the rows offsets[u]:offsets[u + 1]."""
@@ -155,6 +180,7 @@ def from_events(name: str, events: Iterable[BehaviourEvent], catalogue: Iterable
     item_numbers = {item_id: row for row, item_id in enumerate(entries)}
     user_numbers: dict[str, int] = {}
     rows: list[tuple[int, int, int, int]] = []
+    ratings: list[float] = []
     edges: list[tuple[int, int]] = []
     hints: dict[str, tuple[int, CatalogueItem]] = {}
     for event in events:
@@ -165,13 +191,14 @@ def from_events(name: str, events: Iterable[BehaviourEvent], catalogue: Iterable
             continue
         item = item_numbers.setdefault(event.item_id, len(item_numbers))
         rows.append((user, item, event.ts, event.CODE))
+        ratings.append(event.rating if isinstance(event, Rating) else 0.0)
         if event.item_id not in entries and event.ts >= hints.get(event.item_id, (0,))[0]:
             known = CatalogueItem(item_id=event.item_id, category=event.category, brand=event.brand, price=event.price)
             hints[event.item_id] = (event.ts, known)
     columns = np.array(rows, dtype=np.int64).reshape(-1, 4).T
     return Dataset(
         name,
-        Interactions.of(columns[0], columns[1], columns[2], columns[3]),
+        Interactions.of(columns[0], columns[1], columns[2], columns[3], np.array(ratings)),
         list(user_numbers),
         list(item_numbers),
         [entries.get(item_id) or hints[item_id][1] for item_id in item_numbers],

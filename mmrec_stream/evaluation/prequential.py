@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mmrec_stream.evaluation.dataset import Interactions
 from mmrec_stream.evaluation.metrics import Lists, Values, hit_rate, hits, ndcg
-from mmrec_stream.evaluation.splits import Cases, next_clicks
+from mmrec_stream.evaluation.splits import Cases, new_likings
 
 DAY_MS = 86_400_000
 
@@ -54,10 +54,9 @@ def replay(
     *,
     k: int = 10,
     period_ms: int = DAY_MS,
-    new_only: bool = True,
     most: int | None = None,
 ) -> Replay:
-    """Foresee each event from `since_ms` on that has a history.
+    """Foresee each liking from `since_ms` on, of an item that is new to a user with a history.
 
     Args:
         recommend: Makes lists of at least `k` for cases; called for all live and all refreshed ones.
@@ -66,15 +65,10 @@ def replay(
         since_ms: Events before this are history only.
         k: Places that count.
         period_ms: How often the refreshed profile is brought up to date.
-        new_only: Whether only items that are new to the user are to be foreseen.
         most: At most so many events, drawn at random; all without.
     """
-    cases = next_clicks(log, users)
+    cases = new_likings(log, users)
     wanted = np.flatnonzero(cases.times >= since_ms)
-    if new_only:
-        first = np.zeros(len(log), dtype=bool)
-        first[np.unique(log.users.astype(np.int64) << 32 | log.items, return_index=True)[1]] = True
-        wanted = wanted[first[cases.ends[wanted]]]
     if most is not None and len(wanted) > most:
         wanted = np.sort(np.random.default_rng(0).choice(wanted, most, replace=False))
     live = cases.where(wanted)

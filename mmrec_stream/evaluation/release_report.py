@@ -1,14 +1,13 @@
 """What a release is worth on a data set, as a report: metrics, where they come from, a replay, and example users."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmrec_stream.contracts.behaviour import EventType
 from mmrec_stream.errors import UserError
 from mmrec_stream.evaluation.dataset import Dataset, Interactions
 from mmrec_stream.evaluation.methods import Judgement, judge
@@ -16,7 +15,7 @@ from mmrec_stream.evaluation.metrics import Figure, Lists, top_lists
 from mmrec_stream.evaluation.prequential import DAY_MS, Replay, replay
 from mmrec_stream.evaluation.report import Block, Example, Plot, Report, Shown, Table
 from mmrec_stream.evaluation.serving import serve
-from mmrec_stream.evaluation.splits import Cases, SplitName, next_clicks, split_of
+from mmrec_stream.evaluation.splits import Cases, SplitName, new_likings, split_of
 from mmrec_stream.ranking.scorer import Scorer
 from mmrec_stream.releases.manifest import Manifest
 
@@ -32,9 +31,6 @@ AGES_DAYS = (0, 1, 7, 30, 90)
 EXAMPLES = 8
 EXAMPLE_ITEMS = 12
 """As many as fit on a screen's width."""
-
-LIKINGS = (EventType.VIEW, EventType.CLICK, EventType.ADD_TO_CART, EventType.PURCHASE, EventType.RATING)
-"""Types of the events that are foreseen: likings."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +54,12 @@ def cases_for(dataset: Dataset, manifest: Manifest, split: SplitName, since_ms: 
         UserError: There is no such event.
     """
     if split != "time":
-        cases = split_of(dataset, split).test
+        log = dataset.interactions
+        cases = split_of(replace(dataset, interactions=log.where(log.likings)), split).test
         return _sampled(cases), int(cases.times.min(initial=np.iinfo(np.int64).max))
     since = manifest.data.last + 1 if since_ms is None else since_ms
-    log = dataset.interactions.where(dataset.interactions.types != EventType.IMPRESSION)
-    cases = next_clicks(log, dataset.users)
-    first = np.zeros(len(log), dtype=bool)
-    first[np.unique(log.users.astype(np.int64) << 32 | log.items, return_index=True)[1]] = True
-    liked = np.isin(log.types, np.array(LIKINGS))
-    wanted = np.flatnonzero((cases.times >= since) & (first & liked)[cases.ends])
+    cases = new_likings(dataset.interactions, dataset.users)
+    wanted = np.flatnonzero(cases.times >= since)
     if not len(wanted):
         raise UserError(
             f"no liking of a new item after {_when(since)}, which is what release {manifest.version} has learned from; "

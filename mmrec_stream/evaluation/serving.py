@@ -118,7 +118,7 @@ def requests(cases: Cases, table: ItemTable, facts: ItemFacts, labels: tuple[Lab
         items=facts.keys[items],
         times_ms=cases.log.times[events],
         offsets=inner.astype(np.int64),
-        ratings=np.zeros(len(events), dtype=np.float32),
+        ratings=cases.log.ratings[events],
         categories=facts.category_keys[items],
         brands=facts.brand_keys[items],
         price_bands=facts.price_bands[items],

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mmrec_stream.contracts.behaviour import EventType
 from mmrec_stream.errors import UserError
 from mmrec_stream.evaluation.dataset import Dataset, Interactions
 
@@ -188,6 +189,24 @@ def next_clicks(log: Interactions, users: int, first_position: int = 1) -> Cases
     rows = np.flatnonzero(log.positions() >= first_position)
     owners = log.users[rows]
     return _next_item(log, owners, log.offsets(users)[owners], rows)
+
+
+def new_likings(log: Interactions, users: int) -> Cases:
+    """One case for every liking of an item that its user had not had before: all before it is history.
+
+    What a user has only been shown is not part of a history.
+    """
+    log = log.where(log.types != EventType.IMPRESSION)
+    cases = next_clicks(log, users)
+    first = np.zeros(len(log), dtype=bool)
+    first[np.unique(log.users.astype(np.int64) << 32 | log.items, return_index=True)[1]] = True
+    return cases.where(np.flatnonzero((first & log.likings)[cases.ends]))
+
+
+def newest(cases: Cases, most: int) -> Cases:
+    """The newest `most` of the cases, in their order."""
+    chosen = np.argsort(cases.times, kind="stable")[max(len(cases) - most, 0) :]
+    return cases.where(np.sort(chosen))
 
 
 def _next_item(

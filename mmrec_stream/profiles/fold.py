@@ -27,14 +27,16 @@ AFFINITY_WEIGHTS = {
     EventType.FOLLOW: 5.0,
 }
 """How much an event says of a taste. Steps as in implicit-feedback practice: a purchase is worth a few views.
-A rating counts as its distance above 2.5 of 5; everything else says nothing."""
+A rating counts as its distance above `MIDDLE_RATING`; everything else says nothing."""
+
+MIDDLE_RATING = 2.5
+"""The middle of the scale from 0 to 5: a rating at or below it is no liking."""
 
 _ADD, _REMOVE = int(EventType.ADD_TO_CART), int(EventType.REMOVE_FROM_CART)
 _PURCHASE, _CANCEL, _RETURN = int(EventType.PURCHASE), int(EventType.CANCEL), int(EventType.RETURN)
 _RATING, _IMPRESSION, _FOLLOW = int(EventType.RATING), int(EventType.IMPRESSION), int(EventType.FOLLOW)
 _WEIGHTS = np.array([AFFINITY_WEIGHTS.get(EventType(code), 0.0) if code else 0.0 for code in range(TYPE_SLOTS)])
 _NO_KEY = np.uint64(NO_KEY)
-_MIDDLE_RATING = 2.5
 
 
 def fold(records: Records, rows: NDArray[np.int64], columns: EventColumns, source: int) -> NDArray[np.bool_]:
@@ -71,6 +73,19 @@ def fold(records: Records, rows: NDArray[np.int64], columns: EventColumns, sourc
     return folded
 
 
+def taste_weights(types: NDArray[np.integer], ratings: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How much each event says of a taste: what the fold adds to affinities for an event of now.
+
+    An event that says something is a liking, which models learn to foresee.
+
+    Args:
+        types: Codes of `EventType`, shape (events,).
+        ratings: From 0 to 5; only looked at where the event is a rating. Shape (events,).
+    """
+    weights: NDArray[np.float32] = _tastes(types, ratings)
+    return weights
+
+
 def decay_to(records: Records, now_ms: int) -> None:
     """Bring what decays in `records` forward to `now_ms`, in place. Profiles that are newer stay as they are."""
     _decay_all(records, now_ms)
@@ -80,6 +95,19 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compiled on first use and kept on disk: 2 s the first time on a machine, 50 ms after. Frees the GIL."""
     compiled: Callable[..., Any] = njit(cache=True, nogil=True)(function)
     return compiled
+
+
+@_compiled
+def _taste(code, rating):  # type: ignore[no-untyped-def]
+    return max(float(rating) - MIDDLE_RATING, 0.0) if code == _RATING else _WEIGHTS[code]
+
+
+@_compiled
+def _tastes(types, ratings):  # type: ignore[no-untyped-def]
+    weights = np.empty(len(types), dtype=np.float32)
+    for event in range(len(types)):
+        weights[event] = _taste(types[event], ratings[event])
+    return weights
 
 
 @_compiled
@@ -101,7 +129,7 @@ def _fold(records, rows, types, items, times_ms, offsets, ratings, categories, b
             record.counts[window, code] += np.float32(2.0 ** (-age_factor_base / WINDOWS_MS[window]))
         if code == _IMPRESSION:
             continue
-        weight = _WEIGHTS[code] if code != _RATING else max(ratings[event] - _MIDDLE_RATING, 0.0)
+        weight = _taste(code, ratings[event])
         if weight > 0.0:
             weight = np.float32(weight * 2.0 ** (-age_factor_base / AFFINITY_HALF_LIFE_MS))
             if categories[event] != 0:

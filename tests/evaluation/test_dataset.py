@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmrec_stream.contracts.behaviour import BehaviourEvent, Click, EventType, Follow, Purchase
+from mmrec_stream.contracts.behaviour import BehaviourEvent, Click, EventType, Follow, Purchase, Rating
 from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.errors import UserError
 from mmrec_stream.evaluation.dataset import Dataset, Interactions, from_events, read_sequences
@@ -51,10 +51,14 @@ def test_events_become_interactions_edges_and_catalogue_entries() -> None:
         Click(user_id="anna", ts=T, item_id="a"),
         Follow(user_id="anna", ts=T, followed_user_id="bob"),
         Follow(user_id="anna", ts=T, brand="acme"),
+        Rating(user_id="anna", ts=T + 6, item_id="a", rating=1.5),
+        Rating(user_id="anna", ts=T + 7, item_id="b", rating=4.0, category="shoes"),
     ]
     dataset = from_events("shop", events, [CatalogueItem(item_id="a", title="A thing")])
-    assert [dataset.item_ids[i] for i in dataset.interactions.items] == ["a", "b"]
-    assert dataset.interactions.types.tolist() == [EventType.CLICK, EventType.PURCHASE]
+    assert [dataset.item_ids[i] for i in dataset.interactions.items] == ["a", "b", "a", "b"]
+    assert dataset.interactions.types.tolist()[:2] == [EventType.CLICK, EventType.PURCHASE]
+    assert dataset.interactions.ratings.tolist() == [0, 0, 1.5, 4.0]
+    assert dataset.interactions.likings.tolist() == [True, True, False, True]
     assert dataset.catalogue is not None
     assert [item.title for item in dataset.catalogue] == ["A thing", ""]
     assert dataset.catalogue[1].category == "shoes"

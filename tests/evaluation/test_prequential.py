@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 
 from mmrec_stream.evaluation.metrics import Lists
@@ -18,9 +20,7 @@ def test_a_live_profile_foresees_what_a_daily_one_is_too_old_for() -> None:
     assert daily.live.mean() == daily.refreshed.mean() == 1.0
     # The same events within one day: the daily profile knows nothing yet.
     hurried = shop.interactions
-    hurried = type(hurried)(
-        hurried.users, hurried.items, START // DAY * DAY + hurried.positions() * 1000, hurried.types
-    )
+    hurried = replace(hurried, times=START // DAY * DAY + hurried.positions() * 1000)
     within = replay(_next_of_newest, hurried, shop.users, 0, k=1)
     assert within.live.mean() == 1.0
     assert within.refreshed.mean() == 0.0

@@ -49,6 +49,42 @@ def test_targets_are_the_next_likings_of_items_not_yet_had() -> None:
     assert training_sequences(shown, 10, repeats=False).rows[0, :2].tolist() == [1, 3]
 
 
+def test_a_poor_rating_is_no_target_and_no_association() -> None:
+    view, rating, back = EventType.VIEW, EventType.RATING, EventType.RETURN
+    times = NOW + 1000 * np.arange(5)
+    types, ratings = np.array([view, rating, rating, back, view]), np.array([0.0, 1.0, 4.5, 0.0, 0.0])
+    log = Interactions.of(np.zeros(5, dtype=int), np.arange(5), times, types, ratings)
+    pieces = training_sequences(log, 10, repeats=False)
+    assert pieces.rows[0].tolist()[:5] == [0, 1, 2, 3, 4], "it stays part of the history"
+    assert pieces.targets[0].tolist()[:5] == [2, 2, 4, 4, NO_TARGET]
+    assert pieces.tastes[0].tolist()[:5] == [1.0, 0.0, 2.0, 0.0, 1.0]
+    behaviour = BehaviourSources(ModelConfig(), log, 5)
+    assert behaviour.support.tolist() == [1, 0, 1, 0, 1]
+    linked = behaviour.rows(AssociationSettings()).toarray() > 0
+    assert not linked[[1, 3]].any()
+    assert not linked[:, [1, 3]].any()
+    assert linked[0, 2]
+    cases = release_split(replace(cycle(), interactions=_and_poorly_rated(cycle().interactions))).validation
+    assert len(cases)
+    assert EventType.RATING not in cases.log.types[cases.ends]
+
+
+def _and_poorly_rated(log: Interactions) -> Interactions:
+    """The log, and after it everybody's poor rating of an item they have not had."""
+    users = np.unique(log.users)
+    columns = [
+        np.concatenate(pair)
+        for pair in (
+            (log.users, users),
+            (log.items, (users + 12) % 24),
+            (log.times, np.full(len(users), log.times.max() + 1000)),
+            (log.types, np.full(len(users), EventType.RATING)),
+            (log.ratings, np.full(len(users), 2.0)),
+        )
+    ]
+    return Interactions.of(*columns)
+
+
 def test_long_histories_are_cut_without_losing_a_target() -> None:
     log = log_of([0] * 25, list(range(25)))
     pieces = training_sequences(log, 10, repeats=False)
@@ -135,6 +171,7 @@ def test_the_training_sees_the_user_as_the_stream_does() -> None:
         piece = Sequences(
             log.items[None, events].astype(np.int64),
             log.types[None, events].astype(np.int64),
+            log.tastes[None, events],
             (log.times[None, events] // 1000).astype(np.float64),
             np.zeros((1, events.stop - events.start), dtype=np.int64),
         )
@@ -153,6 +190,7 @@ def test_side_inputs_decay_and_look_back_only() -> None:
     piece = Sequences(
         np.array([[0, 1, 0]]),
         np.array([[EventType.VIEW, EventType.PURCHASE, 0]]).astype(np.int64),
+        np.array([[1.0, 5.0, 0.0]], dtype=np.float32),
         np.array([[0.0, week, week]]),
         np.zeros((1, 3), dtype=np.int64),
     )

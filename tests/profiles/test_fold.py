@@ -23,7 +23,7 @@ from mmrec_stream.contracts.behaviour import (
 )
 from mmrec_stream.contracts.identity import id_key, short_key, source_key
 from mmrec_stream.profiles.columns import columns_of
-from mmrec_stream.profiles.fold import AFFINITY_HALF_LIFE_MS, decay_to, fold
+from mmrec_stream.profiles.fold import AFFINITY_HALF_LIFE_MS, decay_to, fold, taste_weights
 from mmrec_stream.profiles.record import HELD, RECORD, RING, SOURCES, WINDOWS_MS
 from mmrec_stream.profiles.rows import ProfileRows
 from tests.profiles.events import START_MS, events
@@ -200,6 +200,15 @@ def test_a_taste_that_comes_often_is_never_kept_out() -> None:
 def test_only_a_good_rating_is_a_taste(rating: float, says_something: bool) -> None:
     rated = Rating(user_id="ann", item_id="lamp", rating=rating, ts=START_MS, category="light")
     assert bool(record_of(folded([rated]))["category_weights"].any()) is says_something
+
+
+@given(st.sampled_from(EventType), st.floats(0, 5, width=32))
+def test_what_counts_as_a_liking_is_what_strengthens_a_taste(code: EventType, rating: float) -> None:
+    common = {"user_id": "ann", "ts": START_MS, "type": code.name.lower(), "brand": "lux"}
+    own = {"item_id": "lamp", "rating": rating, "list_id": "l", "position": 0} if code != EventType.FOLLOW else {}
+    record = record_of(folded([msgspec.convert(common | own, BehaviourEvent)]))
+    weight = taste_weights(np.array([code]), np.array([rating], dtype=np.float32))[0]
+    assert record["brand_weights"][0] == weight
 
 
 def test_following_a_brand_is_a_taste() -> None:
