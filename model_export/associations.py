@@ -5,7 +5,6 @@ learned vector, its feature columns, or the words and labels that describe it. W
 it decides; where it has not, content does.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,11 +14,14 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from mmrec_stream.contracts.catalogue import CatalogueItem
+from mmrec_stream.evaluation.baselines.item_item import (
+    content_neighbours,
+    description_terms,
+    directed_cooccurrence,
+    ease,
+)
 from mmrec_stream.evaluation.dataset import Interactions
-from mmrec_stream.ranking.content import words
 from mmrec_stream.ranking.items import CONTENT_TEMPERATURE
-from model_export.baselines.item_item import content_neighbours, directed_cooccurrence, ease
 from model_export.config import ModelConfig
 from model_export.encoders import PRECOMPUTED, Attributes, LstmText
 from model_export.inputs import Inputs
@@ -65,7 +67,7 @@ class ContentSources:
             if column in names or PRECOMPUTED + column in names:
                 self._compared[column] = values
         if LstmText.name in names or Attributes.name in names:
-            described = _described(inputs.catalogue)
+            described = description_terms(inputs.catalogue)
             if described.nnz:
                 self._compared["description"] = described
         self._weights: dict[str, sp.csr_matrix] = {}
@@ -165,22 +167,6 @@ def neighbour_rows(
 def _distributions(matrix: sp.csr_matrix) -> sp.csr_matrix:
     sums = np.asarray(matrix.sum(axis=1)).ravel()
     return sp.csr_matrix(sp.diags(1.0 / np.maximum(sums, 1e-12)) @ matrix)
-
-
-def _described(catalogue: Sequence[CatalogueItem]) -> sp.csr_matrix:
-    """TF-IDF of the words and labels of each item, (items, terms); Salton and Buckley (1988), with binary counts."""
-    terms = [
-        {*words(item), *(f"tag {tag}" for tag in item.tags), f"category {item.category}", f"brand {item.brand}"}
-        for item in catalogue
-    ]
-    counts = Counter(term for described in terms for term in described)
-    # A term of one item alone compares it with nothing, and one of all items tells none apart.
-    shared = [term for term, count in counts.items() if 1 < count < len(catalogue)]
-    number = {term: index for index, term in enumerate(shared)}
-    entries = [(row, number[term]) for row, described in enumerate(terms) for term in described if term in number]
-    row, column = np.array(entries, dtype=np.int64).reshape(-1, 2).T
-    rarity = np.array([np.log(len(catalogue) / counts[term]) for term in shared], dtype=np.float32)
-    return sp.csr_matrix((rarity[column], (row, column)), shape=(len(catalogue), len(shared)))
 
 
 def _heaviest(matrix: sp.csr_matrix, keep: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 from benchmarks.quality.ours import Hybrid, Trainings
 from benchmarks.quality.sets import Judged
+from mmrec_stream.evaluation.baselines import counting, linear, social
 from mmrec_stream.evaluation.methods import Method
-from model_export.baselines import counting, factors, linear, social, towers
+from model_export.baselines import factors, towers
 from model_export.config import Fusion, ModelConfig
 from model_export.hybrid import Part
 

@@ -1,1 +1,1 @@
-"""Named methods of the literature under one interface, to judge the hybrid model against."""
+"""Methods of the literature that need torch or a library, under the interface of `mmrec_stream/evaluation`."""

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.evaluation.dataset import Dataset, Interactions
 
 DAY = 86_400_000
@@ -22,4 +23,7 @@ def chain_shop(users: int = 60, items: int = 12, length: int = 8, seed: int = 0)
     circle = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
     ids = [f"i{item}" for item in range(items)]
     trust = np.stack([np.arange(users), (np.arange(users) + 1) % users], axis=1).astype(np.int32)
-    return Dataset("chain", log, [f"u{user}" for user in range(users)], ids, features={"shape": circle}, social=trust)
+    # Neighbours on the circle share a word.
+    entries = [CatalogueItem(item_id=ids[item], title=f"w{item} w{(item + 1) % items}") for item in range(items)]
+    names = [f"u{user}" for user in range(users)]
+    return Dataset("chain", log, names, ids, entries, features={"shape": circle}, social=trust)

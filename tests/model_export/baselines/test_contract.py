@@ -6,11 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mmrec_stream.evaluation.baselines import counting, linear, social
 from mmrec_stream.evaluation.dataset import Dataset, Interactions
 from mmrec_stream.evaluation.methods import Method, recommend
 from mmrec_stream.evaluation.metrics import hit_rate, hits
 from mmrec_stream.evaluation.splits import Split, leave_one_out, next_clicks
-from model_export.baselines import counting, factors, linear, social, towers
+from model_export.baselines import factors, towers
 from tests.evaluation.shops import chain_shop
 
 METHODS: dict[str, Callable[[int], Method]] = {
@@ -18,6 +19,7 @@ METHODS: dict[str, Callable[[int], Method]] = {
     "item-knn": counting.ItemKnn,
     "cooccurrence": counting.DirectedCooccurrence,
     "content-knn": lambda seed: counting.ContentKnn("shape", seed),
+    "description-knn": counting.DescriptionKnn,
     "session-knn": counting.SessionKnn,
     "ease": linear.Ease,
     "ease-decayed": linear.DecayedEase,
@@ -34,7 +36,17 @@ METHODS: dict[str, Callable[[int], Method]] = {
 COUNT_THE_ORDER = ("cooccurrence", "ease-directed", "cooccurrence+social")
 """Methods that know exactly what comes next where a log has a rule."""
 
-LEARN_NEIGHBOURS = ("item-knn", "session-knn", "ease", "ease-decayed", "als", "content-knn", "gru4rec", "sasrec")
+LEARN_NEIGHBOURS = (
+    "item-knn",
+    "session-knn",
+    "ease",
+    "ease-decayed",
+    "als",
+    "content-knn",
+    "description-knn",
+    "gru4rec",
+    "sasrec",
+)
 """Methods that find both ends of a stretch of the circle, one of which is the next item."""
 
 

@@ -8,10 +8,10 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from mmrec_stream.errors import UserError
+from mmrec_stream.evaluation.baselines import item_item
+from mmrec_stream.evaluation.baselines.base import Baseline, Setting
 from mmrec_stream.evaluation.dataset import Dataset, Interactions
 from mmrec_stream.evaluation.splits import Cases
-from model_export.baselines import item_item
-from model_export.baselines.base import Baseline, Setting
 
 DECAYS = (0.8, 0.6, 0.4, 1.0)
 """Weights of a step back in the history that are tried; 1 forgets the order."""
@@ -96,9 +96,20 @@ class ContentKnn(ItemItem):
         if not names or any(name not in dataset.features for name in names):
             raise UserError(f"data set {dataset.name} has no {self.modality} features for content kNN")
         parts = [_unit(dataset.features[name]) for name in names]
-        similar = item_item.content_neighbours(np.concatenate(parts, axis=1), CONTENT_NEIGHBOURS)
-        similar.data = np.exp((similar.data - 1.0) / SHARPNESS)
-        self._weights = similar
+        self._weights = _sharpened(item_item.content_neighbours(np.concatenate(parts, axis=1), CONTENT_NEIGHBOURS))
+
+
+class DescriptionKnn(ItemItem):
+    """Items that are described by the same words and labels as the history."""
+
+    ask_grid: ClassVar[Mapping[str, Sequence[Setting]]] = {"decay": (0.9, 1.0, 0.8)}
+
+    def learn(self, dataset: Dataset, log: Interactions) -> None:
+        """Compare the catalogue's entries; the log is not used."""
+        if dataset.catalogue is None:
+            raise UserError(f"data set {dataset.name} has no catalogue, whose words content kNN compares")
+        terms = item_item.description_terms(dataset.catalogue)
+        self._weights = _sharpened(item_item.content_neighbours(terms, CONTENT_NEIGHBOURS))
 
 
 class SessionKnn(Baseline):
@@ -159,6 +170,11 @@ class SessionKnn(Baseline):
         newest_shared = np.asarray(shared.max(axis=1).todense()).ravel()
         votes = (similarity * newest_shared) @ rows
         return np.asarray(votes * (1 + self.number("idf") * self._idf), dtype=np.float32)
+
+
+def _sharpened(cosines: sp.csr_matrix) -> sp.csr_matrix:
+    cosines.data = np.exp((cosines.data - 1.0) / SHARPNESS)
+    return cosines
 
 
 def _unit(features: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -3,6 +3,8 @@
 All of them are asked the same way: a history with weights that fall with age, times the matrix.
 """
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +12,10 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.linalg import lapack
 
+from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.evaluation.dataset import Interactions
 from mmrec_stream.evaluation.splits import Cases
+from mmrec_stream.ranking.content import words
 
 Matrix = NDArray[np.float32]
 Entries = tuple[NDArray[Any], NDArray[Any], Matrix]
@@ -135,6 +139,22 @@ def content_neighbours(features: Matrix | sp.csr_matrix, neighbours: int, block:
     row, col, value = np.concatenate(rows), np.concatenate(cols), np.concatenate(values)
     there = value > 0
     return sp.csr_matrix((value[there], (row[there], col[there])), shape=(items, items), dtype=np.float32)
+
+
+def description_terms(catalogue: Sequence[CatalogueItem]) -> sp.csr_matrix:
+    """TF-IDF of the words and labels of each item, (items, terms); Salton and Buckley (1988), with binary counts."""
+    terms = [
+        {*words(item), *(f"tag {tag}" for tag in item.tags), f"category {item.category}", f"brand {item.brand}"}
+        for item in catalogue
+    ]
+    counts = Counter(term for described in terms for term in described)
+    # A term of one item alone compares it with nothing, and one of all items tells none apart.
+    shared = [term for term, count in counts.items() if 1 < count < len(catalogue)]
+    number = {term: index for index, term in enumerate(shared)}
+    entries = [(row, number[term]) for row, described in enumerate(terms) for term in described if term in number]
+    row, column = np.array(entries, dtype=np.int64).reshape(-1, 2).T
+    rarity = np.array([np.log(len(catalogue) / counts[term]) for term in shared], dtype=np.float32)
+    return sp.csr_matrix((rarity[column], (row, column)), shape=(len(catalogue), len(shared)))
 
 
 def history_matrix(cases: Cases, items: int, decay: float) -> sp.csr_matrix:

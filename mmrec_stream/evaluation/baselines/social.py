@@ -8,11 +8,11 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from mmrec_stream.errors import UserError
+from mmrec_stream.evaluation.baselines.base import Baseline, Setting
+from mmrec_stream.evaluation.baselines.counting import DirectedCooccurrence
+from mmrec_stream.evaluation.baselines.item_item import cosine_cooccurrence
 from mmrec_stream.evaluation.dataset import Dataset, Interactions
 from mmrec_stream.evaluation.splits import Cases
-from model_export.baselines.base import Baseline, Setting
-from model_export.baselines.counting import DirectedCooccurrence
-from model_export.baselines.item_item import cosine_cooccurrence
 
 
 class SocialCooccurrence(DirectedCooccurrence):

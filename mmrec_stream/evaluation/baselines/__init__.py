@@ -1,0 +1,1 @@
+"""Methods of the literature that count or solve, with numpy and scipy alone: they run beside a worker too."""
