@@ -186,8 +186,7 @@ def _fit_alpha(
         inside = (lengths >= low) & (lengths < high)
         enough = inside.sum() >= MIN_BUCKET_CASES
         chosen.append(int(quality[:, inside].mean(axis=1).argmax()) if enough else overall)
-    with torch.no_grad():
-        ranker.alphas.copy_(torch.tensor([ALPHAS[index] for index in chosen]))
+    ranker.set_alphas([ALPHAS[index] for index in chosen])
     report.alpha = {low: ALPHAS[index] for low, index in zip(BUCKETS, chosen, strict=True)}
     report.alpha_curve = {alpha: float(mean) for alpha, mean in zip(ALPHAS, means, strict=True)}
     bucket = np.searchsorted(np.array(BUCKETS), lengths, side="right") - 1

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from mmrec_stream.errors import UserError
 from mmrec_stream.profiles.record import AFFINITIES, PRICE_BANDS, TYPE_SLOTS, WINDOWS_MS
 from mmrec_stream.ranking.content import Content
-from mmrec_stream.ranking.scorer import OUTPUTS
+from mmrec_stream.ranking.scorer import ALPHAS, OUTPUTS
 from mmrec_stream.releases.manifest import Signature
 from mmrec_stream.releases.manifest import Tensor as TensorSpec
 from model_export.items import ContentEncoder
@@ -83,6 +83,7 @@ def export_ranker(ranker: Ranker, dim: int, neighbours: int, history: int) -> on
     names = [*Request._fields, *Table._fields]
     model = _export(ranker, [example[name] for name in names], names, list(OUTPUTS), RANKER_SHAPES, {"k": 5})
     _open_k(model)
+    _rename_initializer(model, "module.alphas", ALPHAS)
     shapes = {
         name: tuple({"dim": dim, "K": neighbours}.get(str(d), d) for d in dims) for name, dims in RANKER_SHAPES.items()
     }
@@ -246,6 +247,16 @@ class _Positional(nn.Module):
     def forward(self, *arrays: Tensor) -> Tensor | tuple[Tensor, ...]:
         result: Tensor | tuple[Tensor, ...] = self.module(*arrays, **self.constants)
         return result
+
+
+def _rename_initializer(model: onnx.ModelProto, name: str, wanted: str) -> None:
+    """Give a weight a name of its own, by which a session can be given another value."""
+    (found,) = [weight for weight in model.graph.initializer if weight.name == name]
+    found.name = wanted
+    for node in model.graph.node:
+        for place, read in enumerate(node.input):
+            if read == name:
+                node.input[place] = wanted
 
 
 def _open_k(model: onnx.ModelProto) -> None:

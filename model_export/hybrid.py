@@ -72,7 +72,7 @@ class TrainedModel:
     @property
     def alpha(self) -> dict[int, float]:
         """α by least history length."""
-        return dict(zip(BUCKETS, (round(alpha, 6) for alpha in self.ranker.alphas.tolist()), strict=True))
+        return dict(zip(BUCKETS, (round(alpha, 4) for alpha in self.ranker.alphas.tolist()), strict=True))
 
     def score(self, cases: Cases, part: Part = "mixed") -> NDArray[np.float32]:
         """Scores of all items for cases, (cases, items): probabilities, higher is better."""

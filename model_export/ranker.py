@@ -5,18 +5,16 @@ at a fitted temperature, and p_item follows the associations of the newest event
 sequence they were and of what type.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mmrec_stream.profiles.record import TYPE_SLOTS
+from mmrec_stream.ranking.scorer import ALPHA_MARGIN
 from model_export.config import ModelConfig
 from model_export.users import SideEncoder, UserModel
-
-ALPHA_MARGIN = 1e-6
-"""α is kept this far from 0 and 1: then the half that does not count still breaks ties, and a list is full even where
-associations alone name fewer items."""
 
 BUCKETS = (1, 2, 3, 5, 10, 20)
 """Least history length of each α: steps in which what is known of a user about doubles."""
@@ -129,7 +127,11 @@ class Ranker(nn.Module):
     def alpha(self, lengths: Tensor) -> Tensor:
         """α of each user, by history length, (batch,)."""
         bucket = ((lengths.unsqueeze(1) >= self.thresholds).sum(1) - 1).clamp(min=0)
-        return self.alphas[bucket].clamp(ALPHA_MARGIN, 1 - ALPHA_MARGIN)
+        return self.alphas.gather(0, bucket)
+
+    def set_alphas(self, alphas: Sequence[float]) -> None:
+        """Mix with these α, one for each of `BUCKETS`, `ALPHA_MARGIN` away from 0 and 1 at least."""
+        self.alphas.copy_(torch.tensor(alphas).clamp(ALPHA_MARGIN, 1 - ALPHA_MARGIN))
 
     def distributions(self, request: Request, users: Tensor, table: Table) -> tuple[Tensor, Tensor, Tensor]:
         """p_user and p_item of all items, (batch, items), and alpha, (batch,), for users' vectors (batch, dim)."""

@@ -2,13 +2,20 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from mmrec_stream.cli.options import Bootstrap
 from mmrec_stream.errors import UserError
 from mmrec_stream.settings import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.table import Table
+
+    from mmrec_stream.evaluation.methods import Judgement
 
 
 def evaluate(
@@ -29,11 +36,16 @@ def evaluate(
         str | None, typer.Option(metavar="TIME", help="With --split time: judge from here on, as 2026-11-24T06:00.")
     ] = None,
     k: Annotated[str, typer.Option(help="List lengths, comma-separated.")] = "10,20",
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where report.html and report.md go.")] = Path("report"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where report.html, report.md, figures.json go.")] = Path(
+        "report"
+    ),
     replay: Annotated[bool, typer.Option(help="Compare a live profile with a daily one over time.")] = True,
     bootstrap: Bootstrap = None,
 ) -> None:
     """Judge a release as it would serve: its own graphs on ONNX Runtime, the stream's own profiles, all items ranked.
+
+    Beside it stand its two halves alone (α = 1, α = 0), and popularity, directed co-occurrence, item kNN and content
+    kNN, learned from the likings before the judged ones. figures.json has all figures.
 
     Reports HR, NDCG, MRR, recall, coverage, novelty, calibration and popularity bias with intervals, by history length
     and item age, a replay over time, and example users with pictures.
@@ -44,7 +56,7 @@ def evaluate(
     from rich.console import Console
 
     from mmrec_stream.evaluation import report as reports
-    from mmrec_stream.evaluation.release_report import cases_for, judge_release, report_of
+    from mmrec_stream.evaluation.release_report import figures_json, judge_release, question_of, report_of
     from mmrec_stream.evaluation.sources import read_folder, read_topics
     from mmrec_stream.ranking.scorer import Scorer
     from mmrec_stream.releases import newest_release
@@ -62,19 +74,42 @@ def evaluate(
         status.update("loading the release")
         scorer = Scorer.load(path, provider=settings.provider, threads=settings.scoring_threads)
         manifest = scorer.release.manifest
-        cases, learned_until = cases_for(dataset, manifest, split, _time_ms(since))
+        since_ms = _time_ms(since)
+        question = question_of(dataset, manifest, split, since_ms)
 
         def show(what: str, done: int, of: int) -> None:
             status.update(f"{what}: {done:,} of {of:,} cases")
 
-        over_time = replay and split == "time"
-        judged = judge_release(scorer, dataset, cases, learned_until, ks, over_time=over_time, progress=show)
+        replay_since = manifest.data.last + 1 if since_ms is None else since_ms
+        judged = judge_release(
+            scorer,
+            dataset,
+            question,
+            ks,
+            replay_since_ms=replay_since if replay and split == "time" else None,
+            progress=show,
+        )
     page = reports.write(report_of(manifest, dataset, judged, ks), out)
-    for name in (f"{metric}@{size}" for size in ks for metric in ("HR", "NDCG", "MRR", "Recall", "coverage")):
-        figure, popular = judged.release.figures[name], judged.popularity.figures[name]
-        interval = "" if figure.low is None else f"  [{figure.low:.4f} … {figure.high:.4f}]"
-        console.print(f"{name:12} {figure.value:.4f}{interval}   popularity {popular.value:.4f}", highlight=False)
+    (out / "figures.json").write_bytes(figures_json(manifest, dataset, judged))
+    console.print(f"{len(judged.cases):,} cases, all {dataset.items:,} items ranked; 95% intervals", highlight=False)
+    for size in ks:
+        console.print(_table(judged.methods, size))
     typer.echo(page)
+
+
+def _table(methods: "Mapping[str, Judgement]", k: int) -> "Table":
+    """The methods below each other, at one list length."""
+    from rich.table import Table
+
+    table = Table(title=f"at {k}", title_justify="left", box=None, pad_edge=False)
+    table.add_column("method")
+    for metric in ("NDCG", "HR", "MRR", "Recall", "coverage"):
+        table.add_column(metric, justify="right")
+    for name, judgement in methods.items():
+        ndcg = judgement.figures[f"NDCG@{k}"]
+        others = [f"{judgement.figures[f'{metric}@{k}'].value:.4f}" for metric in ("HR", "MRR", "Recall", "coverage")]
+        table.add_row(name, f"{ndcg.value:.4f} ({ndcg.low:.4f}…{ndcg.high:.4f})", *others)
+    return table
 
 
 def _lengths(text: str) -> tuple[int, ...]:

@@ -1,21 +1,24 @@
 """What a release is worth on a data set, as a report: metrics, where they come from, a replay, and example users."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from itertools import pairwise
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from mmrec_stream.errors import UserError
+from mmrec_stream.evaluation.baselines import counting
 from mmrec_stream.evaluation.dataset import Dataset, Interactions
-from mmrec_stream.evaluation.methods import Judgement, judge
-from mmrec_stream.evaluation.metrics import Figure, Lists, top_lists
+from mmrec_stream.evaluation.methods import Judgement, Method, judge, recommend
+from mmrec_stream.evaluation.metrics import Figure, Lists
 from mmrec_stream.evaluation.prequential import DAY_MS, Replay, replay
 from mmrec_stream.evaluation.report import Block, Example, Plot, Report, Shown, Table
 from mmrec_stream.evaluation.serving import serve
-from mmrec_stream.evaluation.splits import Cases, SplitName, new_likings, split_of
+from mmrec_stream.evaluation.splits import Cases, Split, SplitName, new_likings, newest, split_of
+from mmrec_stream.ranking.content import words
 from mmrec_stream.ranking.scorer import Scorer
 from mmrec_stream.releases.manifest import Manifest
 
@@ -33,90 +36,141 @@ EXAMPLE_ITEMS = 12
 """As many as fit on a screen's width."""
 
 
+RELEASE = "release"
+HALVES = {"release, α = 1": 1.0, "release, α = 0": 0.0}
+"""The release's own halves: p_user alone, p_item alone."""
+
+TUNING_CASES = 1_000
+"""Newest likings before the judged ones on which the counting methods choose their settings; more change no choice."""
+
+
 @dataclass(frozen=True)
 class Judged:
-    """A release judged on cases, beside popularity, and how it would have done over time."""
+    """A release judged on cases, beside its halves and counting methods, and how it would have done over time."""
 
     cases: Cases
     learned: Interactions
-    release: Judgement
-    popularity: Judgement
+    methods: Mapping[str, Judgement]
+    """By name, `RELEASE` first."""
     replay: Replay | None
 
 
-def cases_for(dataset: Dataset, manifest: Manifest, split: SplitName, since_ms: int | None) -> tuple[Cases, int]:
-    """The cases to judge a release on, at most `MOST_CASES`, and the time before which events count as learned.
+def question_of(dataset: Dataset, manifest: Manifest, split: SplitName, since_ms: int | None) -> Split:
+    """What to judge a release on, at most `MOST_CASES`, and what methods beside it may learn from.
 
     By `time`, a case is a liking of an item new to the user, after `since_ms` or else after the newest event that the
-    release was trained on; the history is all before it.
+    release was trained on; the history is all before it, and methods learn from what was liked before that time.
 
     Raises:
         UserError: There is no such event.
     """
+    log = dataset.interactions
     if split != "time":
-        log = dataset.interactions
-        cases = split_of(replace(dataset, interactions=log.where(log.likings)), split).test
-        return _sampled(cases), int(cases.times.min(initial=np.iinfo(np.int64).max))
+        asked = split_of(replace(dataset, interactions=log.where(log.likings)), split)
+        return replace(asked, test=_sampled(asked.test))
     since = manifest.data.last + 1 if since_ms is None else since_ms
-    cases = new_likings(dataset.interactions, dataset.users)
+    cases = new_likings(log, dataset.users)
     wanted = np.flatnonzero(cases.times >= since)
     if not len(wanted):
         raise UserError(
             f"no liking of a new item after {_when(since)}, which is what release {manifest.version} has learned from; "
             "give it newer events, or judge from an earlier time with --since (then it knows some answers already)"
         )
-    return _sampled(cases.where(wanted)), since
+    known = log.where((log.times < since) & log.likings)
+    tuned = newest(new_likings(known, dataset.users), min(TUNING_CASES, len(known) // 10))
+    return Split(
+        train=known.where(known.times < tuned.times.min(initial=since)),
+        validation=tuned,
+        test=_sampled(cases.where(wanted)),
+        refit=known,
+    )
 
 
 def judge_release(
     scorer: Scorer,
     dataset: Dataset,
-    cases: Cases,
-    since_ms: int,
+    question: Split,
     ks: Sequence[int],
     *,
-    over_time: bool,
+    replay_since_ms: int | None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Judged:
-    """Judge a loaded release on cases.
+    """Judge a loaded release, its halves, and counting methods on the same cases.
 
     Args:
         scorer: The release.
         dataset: What the cases are about.
-        cases: As of `cases_for`.
-        since_ms: Events before it count as learned, for popularity, novelty, and warm and cold items.
+        question: As of `question_of`.
         ks: List lengths to judge at.
-        over_time: Whether to replay the events since then with a live and a daily profile.
+        replay_since_ms: From when on to replay likings with a live and a daily profile; None leaves it out.
         progress: Called with what is under way, cases done, and cases in all.
     """
-    log = dataset.interactions
-    learned = log.where(log.times < since_ms)
-    length = max(ks)
+    cases, length = question.test, max(ks)
+    learned = question.train if question.refit is None else question.refit
 
-    def lists_of(what: str, some: Cases) -> Lists:
+    def lists_of(what: str, asked: Scorer, some: Cases) -> Lists:
         shown = None if progress is None else (lambda done: progress(what, done, len(some)))
-        return serve(scorer, dataset, some, length, progress=shown)
+        return serve(asked, dataset, some, length, progress=shown)
 
-    lists = lists_of("lists", cases)
-    counts = np.bincount(learned.items, minlength=dataset.items).astype(np.float32)
-    order = np.random.default_rng(0).permutation(dataset.items)
-    popular = [top_lists(counts[None, :], length, [cases.history(case)], order)[0] for case in range(len(cases))]
-    return Judged(
-        cases,
-        learned,
-        judge(dataset, learned, cases, lists, ks),
-        judge(dataset, learned, cases, np.array(popular, dtype=np.int32), ks),
-        replay(lambda some: lists_of("replay", some), cases.log, dataset.users, since_ms, k=min(10, length), most=2_000)
-        if over_time
-        else None,
-    )
+    lists = {RELEASE: lists_of(RELEASE, scorer, cases)}
+    lists |= {name: lists_of(name, scorer.at_alpha(alpha), cases) for name, alpha in HALVES.items()}
+    for name, method in _beside(dataset, learned).items():
+        if progress:
+            progress(name, 0, len(cases))
+        method.fit(dataset, question)
+        lists[name] = recommend(method, cases, dataset.items, length)
+    seen = None
+    if replay_since_ms is not None:
+        seen = replay(
+            lambda some: lists_of("replay", scorer, some),
+            cases.log,
+            dataset.users,
+            replay_since_ms,
+            k=min(10, length),
+            most=2_000,
+        )
+    judged = {name: judge(dataset, learned, cases, each, ks) for name, each in lists.items()}
+    return Judged(cases, learned, judged, seen)
+
+
+def _beside(dataset: Dataset, learned: Interactions) -> dict[str, Method]:
+    """The counting methods that there is something to learn from for."""
+    methods: dict[str, Method] = {}
+    if len(learned) > 1:
+        methods |= {
+            "popularity": counting.Popularity(),
+            "co-occurrence": counting.DirectedCooccurrence(),
+            "item kNN": counting.ItemKnn(),
+        }
+    if dataset.catalogue is not None and any(words(item) for item in dataset.catalogue):
+        methods["content kNN"] = counting.DescriptionKnn()
+    return methods
+
+
+def figures_json(manifest: Manifest, dataset: Dataset, judged: Judged) -> bytes:
+    """Every figure of every method as one JSON document; `low` and `high` are the ends of 95% intervals."""
+    methods = {
+        name: {metric: asdict(figure) for metric, figure in judgement.figures.items()}
+        for name, judgement in judged.methods.items()
+    }
+    told = {
+        "release": manifest.version,
+        "compression": manifest.compression,
+        "data": dataset.name,
+        "cases": len(judged.cases),
+        "users": len(np.unique(judged.cases.users)),
+        "items": dataset.items,
+        "learned_events": len(judged.learned),
+        "methods": methods,
+    }
+    return msgspec.json.format(msgspec.json.encode(told))
 
 
 def report_of(manifest: Manifest, dataset: Dataset, judged: Judged, ks: Sequence[int]) -> Report:
     """The report of a judged release."""
     k = min(ks)
     blocks: list[Block] = [
-        _comparison({"release": judged.release, "popularity": judged.popularity}, ks),
+        _comparison(judged.methods, ks),
         _slices("By history length", "events before", judged, k, _length_slices(judged.cases)),
         _slices("By item age", "age of the item taken", judged, k, _age_slices(judged)),
         Table(
@@ -147,16 +201,21 @@ def report_of(manifest: Manifest, dataset: Dataset, judged: Judged, ks: Sequence
         "encoders": ", ".join(f"{modality}: {encoder}" for modality, encoder in manifest.encoders.items()),
         "fusion": manifest.fusion,
         "compression": manifest.compression,
-        "ties": "the ranker's order of rows; popularity's at random",
+        "ties": "the ranker's order of rows; at random for the other methods",
         "intervals": "95%, bootstrap over users",
     }
     return Report(f"Release {manifest.version} on {dataset.name}", facts, blocks)
 
 
-def _comparison(methods: dict[str, Judgement], ks: Sequence[int]) -> Table:
-    names = [name for name in methods["release"].figures if int(name.split("@")[1].split()[0]) in ks]
+def _comparison(methods: Mapping[str, Judgement], ks: Sequence[int]) -> Table:
+    names = [name for name in methods[RELEASE].figures if int(name.split("@")[1].split()[0]) in ks]
     rows = [[name, *(_figure(method.figures.get(name)) for method in methods.values())] for name in names]
-    return Table("Metrics", ["metric", *methods], rows)
+    note = (
+        "α = 1 is what the user's sequence says alone, α = 0 what the items say of each other. The other methods count "
+        "likings before the judged ones, with settings chosen on the newest of those; content kNN compares words and "
+        "labels."
+    )
+    return Table("Metrics", ["metric", *methods], rows, note)
 
 
 def _length_slices(cases: Cases) -> list[tuple[str, NDArray[np.bool_]]]:
@@ -189,12 +248,17 @@ def _slices(title: str, what: str, judged: Judged, k: int, slices: list[tuple[st
         [
             label,
             f"{inside.sum():,}",
-            *(f"{judged.release.values[metric][inside].mean():.4f}" for metric in metrics),
-            *(f"{judged.popularity.values[metric][inside].mean():.4f}" for metric in metrics),
+            *(f"{judged.methods[RELEASE].values[metric][inside].mean():.4f}" for metric in metrics),
+            *(
+                f"{judgement.values[metrics[0]][inside].mean():.4f}"
+                for name, judgement in judged.methods.items()
+                if name != RELEASE
+            ),
         ]
         for label, inside in slices
     ]
-    return Table(title, [what, "cases", *metrics, *(f"popularity {metric}" for metric in metrics)], rows)
+    others = [f"{name} {metrics[0]}" for name in judged.methods if name != RELEASE]
+    return Table(title, [what, "cases", *metrics, *others], rows)
 
 
 def _over_time(seen: Replay) -> list[Block]:
@@ -217,9 +281,9 @@ def _over_time(seen: Replay) -> list[Block]:
 
 def _examples(dataset: Dataset, judged: Judged) -> list[Block]:
     """Users drawn at random, half of them among those that were served well."""
-    cases, lists = judged.cases, judged.release.lists
+    cases, lists = judged.cases, judged.methods[RELEASE].lists
     generator = np.random.default_rng(0)
-    well = np.flatnonzero(judged.release.values[next(iter(judged.release.values))] > 0)
+    well = np.flatnonzero(judged.methods[RELEASE].values[next(iter(judged.methods[RELEASE].values))] > 0)
     chosen = generator.permutation(well)[: EXAMPLES // 2].tolist()
     others = [case for case in generator.permutation(len(cases)).tolist() if case not in chosen]
     examples: list[Block] = []

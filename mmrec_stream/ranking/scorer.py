@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import fields
 from pathlib import Path
 from typing import Literal
@@ -21,6 +22,13 @@ from mmrec_stream.releases.folder import ITEM_ENCODER, RANKER, Release, load_rel
 
 TABLE_INPUTS = ("item_vectors", "neighbours", "neighbour_weights", "available")
 OUTPUTS = ("rows", "scores", "p_user", "p_item", "alpha")
+
+ALPHAS = "alphas"
+"""The weight of the ranker's graph that holds α by history length."""
+
+ALPHA_MARGIN = 1e-6
+"""α is kept this far from 0 and 1: then the half that does not count still breaks ties, and a list is full even where
+associations alone name fewer items."""
 
 TOLERANCE = 1e-3
 """How far, relative to a list's best score, this machine may be from the one that exported: other instruction sets
@@ -42,8 +50,10 @@ class Scorer:
         """Sessions on a verified release, on a device that works; see `load`."""
         self.release = release
         self.device = device
+        self._threads = threads
         self.vocabularies = Vocabularies.of(release.vocabularies)
         self.table = ItemTable(release.item_ids, release.item_vectors, release.neighbours, release.neighbour_weights)
+        self._weights: dict[str, ort.OrtValue] = {}
         self._ranker = session_on(str(release.path / RANKER), device, threads)
         self._encoder = session_on(str(release.path / ITEM_ENCODER), "cpu", threads)
         self._resident: tuple[int, dict[str, ort.OrtValue]] | None = None
@@ -112,6 +122,27 @@ class Scorer:
         self._ranker.run_with_iobinding(binding)
         rows, scores, p_user, p_item, alpha = binding.copy_outputs_to_cpu()
         return Lists(rows, scores, p_user, p_item, alpha)
+
+    def at_alpha(self, alpha: float) -> "Scorer":
+        """The same release, and the same item table, with one α for everybody: 1 is p_user alone, 0 p_item alone.
+
+        It runs on the CPU, as it is for judging: values that replace weights are in main memory.
+
+        Raises:
+            UserError: The release's graph keeps its α where it cannot be set.
+        """
+        wanted = min(max(alpha, ALPHA_MARGIN), 1 - ALPHA_MARGIN)
+        values = np.full(len(self.release.manifest.alpha), wanted, dtype=np.float32)
+        other = copy(self)
+        other.device, other._resident = "cpu", None
+        # The session reads the values where they are, so that they are kept as long as it is.
+        other._weights = {ALPHAS: ort.OrtValue.ortvalue_from_numpy(values)}
+        other._ranker = session_on(str(self.release.path / RANKER), other.device, self._threads, other._weights)
+        found = other.run(blank_features(1, self.max_history), 1).alpha
+        # ONNX Runtime passes over weights that a graph does not have.
+        if not np.allclose(found, wanted, atol=ALPHA_MARGIN / 2):
+            raise UserError(f"release {self.version}: its α cannot be set; export it again with this version")
+        return other
 
     def encode(self, items: Sequence[CatalogueItem]) -> NDArray[np.float32]:
         """Vectors of catalogue items by what they are, (items, d), as for `table.add`."""

@@ -32,7 +32,7 @@ from model_export.cli import compress, train
 from model_export.compress import compress_release, measure
 from model_export.export import RANKER_SHAPES, export_ranker, random_inputs, serialize
 from model_export.gate import judge_release, verdict
-from model_export.ranker import Ranker, Request, Table
+from model_export.ranker import BUCKETS, Ranker, Request, Table
 from model_export.release import build_release
 from model_export.rounds import announce, interval_seconds, keep_training, release_split, train_round
 from model_export.users import UserModel
@@ -106,7 +106,7 @@ def test_an_export_equals_pytorch_at_any_size(user_encoder: str) -> None:
 def test_every_alpha_is_valid(alpha: float) -> None:
     torch.manual_seed(0)
     ranker = Ranker(UserModel(TINY, 5, 6), TINY).eval()
-    ranker.alphas.fill_(alpha)
+    ranker.set_alphas([alpha] * len(BUCKETS))
     inputs = random_inputs(np.random.default_rng(3), (6, 9, 40, 0), 16, 8, ranker)
     tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
     request = Request(*(tensors[name] for name in Request._fields))
