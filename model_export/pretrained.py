@@ -6,6 +6,7 @@ brings: its `features` may hold the column under that name, and without it the m
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -68,8 +69,14 @@ def _pictures(name: str, items: Sequence[CatalogueItem]) -> NDArray[np.float32]:
         import timm
     except ImportError as error:
         raise UserError(f"encoder {IMAGE}{name} needs: pip install 'mmrec-stream[pretrained]' ({error})") from None
+    except Exception as error:  # a torchvision built for another torch fails in ways of its own
+        raise UserError(
+            f"encoder {IMAGE}{name}: timm does not start: {_first_line(error)}; install the torchvision that fits "
+            f"torch {torch.__version__}, from the index that torch came from"
+        ) from None
     try:
-        model: Any = timm.create_model(name, pretrained=True, num_classes=0).eval()
+        wanted_model = f"local-dir:{name}" if Path(name).is_dir() else name
+        model: Any = timm.create_model(wanted_model, pretrained=True, num_classes=0).eval()
         wanted = timm.data.resolve_model_data_config(model)
     except Exception as error:
         raise _not_loaded(IMAGE + name, error) from error
@@ -90,5 +97,8 @@ def _pictures(name: str, items: Sequence[CatalogueItem]) -> NDArray[np.float32]:
 
 
 def _not_loaded(name: str, error: Exception) -> UserError:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return UserError(f"encoder {name} cannot be loaded: {first}; check the name, or give a local folder")
+    return UserError(f"encoder {name} cannot be loaded: {_first_line(error)}; check the name, or give a local folder")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ONCE_S = 20.0
 """How long `--once` streams: a thousand events at the default rate, enough for a p99."""
 
-TRAIN_MINUTES = 0.6
+TRAIN_MINUTES = 0.5
 """Most minutes of passes over the data, so that the first lists come within a minute or two. More passes gain a few
 percent of NDCG, which nobody sees in a demo."""
 

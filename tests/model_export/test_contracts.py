@@ -1,6 +1,8 @@
 """What every encoder and every fusion promises, checked on each of them."""
 
+import importlib
 import importlib.util
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -140,3 +142,30 @@ def test_a_pretrained_encoder_that_cannot_be_had_says_so_in_one_line(monkeypatch
         with pytest.raises(UserError, match=r"cannot be loaded|pip install") as refused:
             pretrained_column(name, items)
         assert "\n" not in str(refused.value)
+
+
+def test_a_timm_that_does_not_start_says_what_is_wrong_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As with a torchvision that was built for another torch: importing it fails, and not as a missing module."""
+    (tmp_path / "timm.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "timm", raising=False)
+    with pytest.raises(UserError, match="torchvision that fits torch") as refused:
+        pretrained_column("timm:resnet18", [CatalogueItem(item_id="a", title="red boots")])
+    assert "\n" not in str(refused.value)
+
+
+def test_a_timm_model_of_a_local_folder_sees_the_pictures(tmp_path: Path) -> None:
+    try:
+        timm = importlib.import_module("timm")
+        hub = importlib.import_module("timm.models._hub")
+    except Exception as error:
+        pytest.skip(f"timm does not start here: {error}")
+    model = timm.create_model("test_resnet.r160_in1k", pretrained=False, num_classes=0)
+    hub.save_for_hf(model, tmp_path, safe_serialization=True)
+    items = [*make_shop(12, seed=1), CatalogueItem(item_id="none", title="without a picture")]
+    column = pretrained_column(f"timm:{tmp_path}", items)
+    assert column.shape == (13, 96)
+    assert column[:12].any(axis=1).all()
+    assert not column[12].any()
