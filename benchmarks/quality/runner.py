@@ -39,7 +39,10 @@ def run_sets(names: Sequence[str], wanted: Sequence[str], seeds: int, results: P
                 figures[label] = table.of_lists(judged, [lists])
                 table.keep(results, list(table.lines_of(judged, label, figures[label])))
         table.show(judged, figures)
-        page = reports.write(report_of(judged, figures, trainings), results.parent / f"quality-{judged.dataset.name}")
+        everything = table.figures_of(results, judged.dataset.name)
+        page = reports.write(
+            report_of(judged, everything, trainings), results.parent / f"quality-{judged.dataset.name}"
+        )
         console.print(f"report: {page}", highlight=False)
     console.print(f"written to {results}", highlight=False)
     return failed

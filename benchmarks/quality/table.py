@@ -97,12 +97,20 @@ def keep(path: Path, lines: Sequence[Line]) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = {(line.set, line.method) for line in lines}
-    old = [] if not path.exists() else [msgspec.json.decode(text, type=Line) for text in path.read_bytes().splitlines()]
-    kept = [line for line in old if (line.set, line.method) not in fresh]
+    kept = [line for line in _read(path) if (line.set, line.method) not in fresh]
     text = b"".join(msgspec.json.encode(line) + b"\n" for line in [*kept, *lines])
     beside = path.with_suffix(".part")
     beside.write_bytes(text)
     beside.replace(path)
+
+
+def figures_of(path: Path, name: str) -> dict[str, Figures]:
+    """The figures at `path` of the set `name`, by method: also those of earlier runs."""
+    found: dict[str, Figures] = {}
+    for line in _read(path):
+        if line.set == name:
+            found.setdefault(line.method, {})[line.metric] = Figure(line.value, line.low, line.high)
+    return found
 
 
 def show(judged: Judged, results: dict[str, Figures]) -> None:
@@ -134,6 +142,12 @@ def show(judged: Judged, results: dict[str, Figures]) -> None:
     for name, figures in results.items():
         rest.add_row(name, *(f"{figures[metric].value:.4g}" if metric in figures else "" for metric in there))
     console.print(rest)
+
+
+def _read(path: Path) -> list[Line]:
+    return (
+        [] if not path.exists() else [msgspec.json.decode(text, type=Line) for text in path.read_bytes().splitlines()]
+    )
 
 
 def _cell(figure: Figure | None, best: float) -> str:

@@ -50,6 +50,15 @@ def test_a_second_run_replaces_the_figures_of_its_methods_and_keeps_the_others(t
     assert kept == {("y", 0.2), ("x", 0.3)}
 
 
+def test_the_report_has_the_methods_of_earlier_runs_too(sequences: Path, tmp_path: Path) -> None:
+    results = tmp_path / "quality.jsonl"
+    for method in ("popularity", "cooccurrence"):
+        assert main(["quality", "--set", str(sequences), "--methods", method, "--results", str(results)]) == 0
+    report = (tmp_path / "quality-road" / "report.md").read_text(encoding="utf-8")
+    assert "| popularity |" in report
+    assert "| cooccurrence |" in report
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
