@@ -5,7 +5,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +82,8 @@ def train_round(
     """
     began = time.monotonic()
     split = release_split(dataset)
-    model = fit(dataset, split, config, progress=progress, checkpoint=checkpoint)
+    # The exported ranker sees one profile at a time: α must be fitted to p_user as it serves, without whom users follow.
+    model = fit(replace(dataset, social=None), split, config, progress=progress, checkpoint=checkpoint)
     created = int(time.time() * 1000)
     version = new_version(created)
     # Built under a hidden name: nobody takes a candidate for a release before it is judged.

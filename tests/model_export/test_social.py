@@ -1,17 +1,27 @@
 """The social signal draws on those whom a user follows, as of the moment, and only where that helps."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mmrec_stream.evaluation.dataset import Interactions
+from mmrec_stream.contracts.behaviour import BehaviourEvent, Follow, View
+from mmrec_stream.contracts.catalogue import CatalogueItem
+from mmrec_stream.evaluation.dataset import Dataset, Interactions
 from mmrec_stream.evaluation.splits import Cases, Ragged, leave_one_out
+from mmrec_stream.profiles import record as profile
+from mmrec_stream.profiles.columns import columns_of
+from mmrec_stream.profiles.fold import fold
+from mmrec_stream.ranking.features import Labels, features_of
+from mmrec_stream.ranking.scorer import Scorer
+from model_export.release import build_release
 from model_export.rounds import release_split
 from model_export.social import MOST_FOLLOWED, Social
 from model_export.training import fit
-from tests.tiny import TINY, tiny_dataset
+from tests.tiny import NOW, TINY, tiny_dataset
 
 LOG = Interactions.of(
     np.array([0, 0, 1, 1, 1, 2]), np.array([5, 6, 1, 2, 3, 9]), 10**12 + np.array([0, 50, 10, 20, 40, 30])
@@ -77,3 +87,45 @@ def test_the_weight_is_chosen_on_validation_and_reaches_the_scores() -> None:
     test = leave_one_out(dataset).test
     assert not np.allclose(forced.score(test, "user"), alone.score(test, "user"))
     assert np.array_equal(forced.score(test, "item"), alone.score(test, "item"))
+
+
+def loyal_shop() -> Dataset:
+    """Everybody takes items of two brands only, in random order."""
+    rng = np.random.default_rng(5)
+    entries = [CatalogueItem(item_id=f"i{item}", title=f"thing {item}", brand=f"b{item % 6}") for item in range(48)]
+    rows = []
+    for user in range(150):
+        own = np.flatnonzero(np.isin(np.arange(48) % 6, rng.choice(6, 2, replace=False)))
+        rows += [(user, item, NOW + 60_000 * step) for step, item in enumerate(rng.permutation(own)[:10])]
+    columns = np.array(rows).T
+    log = Interactions.of(columns[0], columns[1], columns[2])
+    return Dataset("loyal", log, [f"u{user}" for user in range(150)], [f"i{item}" for item in range(48)], entries)
+
+
+def test_a_followed_brand_draws_its_products_in_the_exported_ranker(tmp_path: Path) -> None:
+    dataset = loyal_shop()
+    model = fit(dataset, release_split(dataset), replace(TINY, epochs=12, patience=12))
+    scorer = Scorer.load(build_release(model, tmp_path, NOW, "loyal"), provider="cpu", threads=1)
+    vocabularies = scorer.release.vocabularies
+    labels = Labels(vocabularies["categories"]), Labels(vocabularies["brands"])
+    assert dataset.catalogue is not None
+    viewed = dataset.catalogue[::5]
+    views = [View(user_id=f"u{row}", item_id=item.item_id, brand=item.brand, ts=NOW) for row, item in enumerate(viewed)]
+
+    def share(brand: str, follows: list[Follow]) -> float:
+        """The mean probability of the brand's products together."""
+        records, rows = profile.empty(len(viewed)), np.arange(len(viewed))
+        sources: list[Sequence[BehaviourEvent]] = [views, follows]
+        for source, events in enumerate(sources, start=1):
+            fold(records, rows[: len(events)], columns_of(events, rows.tolist()), source=source)
+        inputs = features_of(records, scorer.table, *labels, now_ms=NOW, repurchase_s=0.0, max_history=20)[0]
+        lists = scorer.run(inputs, len(scorer.table))
+        return float((lists.scores * (lists.rows % 6 == int(brand[1:]))).sum(axis=1).mean())
+
+    gains = []
+    for brand in vocabularies["brands"]:
+        follows = [Follow(user_id=f"u{row}", brand=brand, ts=NOW) for row in range(len(viewed))]
+        before, after = share(brand, []), share(brand, follows)
+        assert after > before, brand
+        gains.append(after / before)
+    assert np.mean(gains) > 1.03
