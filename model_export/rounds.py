@@ -82,7 +82,7 @@ def train_round(
     """
     began = time.monotonic()
     split = release_split(dataset)
-    # The exported ranker sees one profile at a time: α must be fitted to p_user as it serves, without whom users follow.
+    # The exported ranker sees one profile at a time, so that α must be fitted to p_user without whom users follow.
     model = fit(replace(dataset, social=None), split, config, progress=progress, checkpoint=checkpoint)
     created = int(time.time() * 1000)
     version = new_version(created)
