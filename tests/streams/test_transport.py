@@ -178,3 +178,25 @@ async def test_a_chunk_is_acknowledged_once(consumer: OfflineConsumer) -> None:
     consumer.begin(chunk)
     assert consumer.ack(chunk)
     assert not consumer.ack(chunk)
+
+
+class Committed:
+    """The client's consumer as far as seeking goes: it leaves a partition without a commit where it stands."""
+
+    def __init__(self, committed: dict[TP, int | None]) -> None:
+        self.committed, self.rewound = committed, set[TP]()
+
+    async def seek_to_committed(self) -> dict[TP, int | None]:
+        return self.committed
+
+    async def seek_to_beginning(self, *partitions: TP) -> None:
+        self.rewound.update(partitions)
+
+
+async def test_what_was_given_up_before_the_first_commit_is_read_again(consumer: OfflineConsumer) -> None:
+    changelog = TP(cast("StreamApp", consumer.app).changelog, 0)
+    client = Committed({CLICKS: None, OTHER: 12, changelog: None})
+    thread = cast("Any", consumer)._thread
+    thread._consumer = client
+    assert await thread._seek_to_committed() == client.committed
+    assert client.rewound == {CLICKS}
