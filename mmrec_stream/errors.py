@@ -3,3 +3,9 @@
 
 class UserError(Exception):
     """Something the user can put right; the command line prints it without a traceback."""
+
+
+def first_line(error: Exception) -> str:
+    """What a library's error says, in one line; its type where it says nothing."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

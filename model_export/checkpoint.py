@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from mmrec_stream.errors import UserError
+from mmrec_stream.errors import UserError, first_line
 from mmrec_stream.evaluation.dataset import Interactions
 from model_export.config import ModelConfig
 
@@ -49,7 +49,7 @@ class Checkpoint:
         try:
             state: State = torch.load(self.path, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-            raise UserError(f"checkpoint {self.path} cannot be read: {str(error).splitlines()[0]}; remove it") from None
+            raise UserError(f"checkpoint {self.path} cannot be read: {first_line(error)}; remove it") from None
         if state.get("training") != self.training:
             raise UserError(
                 f"checkpoint {self.path} is of another training (other data or settings); "

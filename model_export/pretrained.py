@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from mmrec_stream.contracts.catalogue import CatalogueItem
-from mmrec_stream.errors import UserError
+from mmrec_stream.errors import UserError, first_line
 from mmrec_stream.ranking.content import thumbnail_pixels
 
 TEXT = "sentence-transformers:"
@@ -71,7 +71,7 @@ def _pictures(name: str, items: Sequence[CatalogueItem]) -> NDArray[np.float32]:
         raise UserError(f"encoder {IMAGE}{name} needs: pip install 'mmrec-stream[pretrained]' ({error})") from None
     except Exception as error:  # a torchvision built for another torch fails in ways of its own
         raise UserError(
-            f"encoder {IMAGE}{name}: timm does not start: {_first_line(error)}; install the torchvision that fits "
+            f"encoder {IMAGE}{name}: timm does not start: {first_line(error)}; install the torchvision that fits "
             f"torch {torch.__version__}, from the index that torch came from"
         ) from None
     try:
@@ -97,8 +97,4 @@ def _pictures(name: str, items: Sequence[CatalogueItem]) -> NDArray[np.float32]:
 
 
 def _not_loaded(name: str, error: Exception) -> UserError:
-    return UserError(f"encoder {name} cannot be loaded: {_first_line(error)}; check the name, or give a local folder")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return UserError(f"encoder {name} cannot be loaded: {first_line(error)}; check the name, or give a local folder")

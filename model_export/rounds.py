@@ -22,7 +22,6 @@ from mmrec_stream.topics import Topics
 from model_export.config import ModelConfig
 from model_export.gate import Verdict, judge_release, verdict
 from model_export.release import build_release
-from model_export.sequences import without_impressions
 from model_export.training import Progress, fit
 
 MODEL_KEY = b"hybrid"
@@ -57,7 +56,7 @@ def release_split(dataset: Dataset) -> Split:
     Raises:
         UserError: The log is too short.
     """
-    log = without_impressions(dataset.interactions)
+    log = dataset.interactions.without_impressions()
     most = min(VALIDATION_CASES, int(len(log) * VALIDATION_SHARE))
     chosen = newest(new_likings(log, dataset.users), most)
     if not len(chosen):

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mmrec_stream.contracts.behaviour import EventType
 from mmrec_stream.evaluation.dataset import Interactions
 from mmrec_stream.evaluation.serving import ItemFacts
 from mmrec_stream.profiles import record as profile
@@ -46,18 +45,13 @@ class Sequences:
             )
 
 
-def without_impressions(log: Interactions) -> Interactions:
-    """The interactions that a history consists of."""
-    return log.where(log.types != EventType.IMPRESSION)
-
-
 def training_sequences(log: Interactions, length: int, *, repeats: bool) -> Sequences:
     """Cut users' histories into pieces of at most `length` events, each with what came next.
 
     The target of a place is the next liking, without `repeats` the next one of an item that the user has not had
     before.
     """
-    log = without_impressions(log)
+    log = log.without_impressions()
     count = len(log)
     positions = log.positions()
     pieces = np.cumsum(positions % length == 0) - 1
@@ -83,11 +77,7 @@ def _next_targets(log: Interactions, repeats: bool) -> NDArray[np.int64]:
     count = len(log)
     wanted = log.likings
     if not repeats:
-        pairs = log.users.astype(np.int64) << 32 | log.items
-        _, first = np.unique(pairs, return_index=True)
-        fresh = np.zeros(count, dtype=bool)
-        fresh[first] = True
-        wanted &= fresh
+        wanted &= log.firsts
     # The nearest wanted event after each one, and its user, by looking back from the end.
     following = np.where(wanted, np.arange(count), count)
     following = np.minimum.accumulate(following[::-1])[::-1]

@@ -25,7 +25,7 @@ from model_export.hybrid import Report, TrainedModel, case_features, ndcg_at_10,
 from model_export.inputs import Inputs, describe, encoder_names
 from model_export.items import ItemModel
 from model_export.ranker import Ranker
-from model_export.sequences import NO_TARGET, Sequences, side_inputs, training_sequences, without_impressions
+from model_export.sequences import NO_TARGET, Sequences, side_inputs, training_sequences
 from model_export.social import WEIGHTS, Social
 from model_export.users import UserModel
 
@@ -101,7 +101,7 @@ def fit(
     """
     config = config or ModelConfig()
     torch.manual_seed(config.seed)
-    log = without_impressions(split.train)
+    log = split.train.without_impressions()
     if not len(training_sequences(log, config.history, repeats=config.repeats)):
         raise UserError(
             f"data set {dataset.name}: no user has two interactions with different items to learn from; "
@@ -161,7 +161,7 @@ def fit(
             mask_history=split.mask_history,
         )
     if split.refit is not None:
-        log = without_impressions(split.refit)
+        log = split.refit.without_impressions()
         trainer = learn(log, report.best_epoch, None)
         vectors, shares = trainer.table()
         content = ContentSources(inputs, trainer.items.names, vectors, config.neighbours)

@@ -1,7 +1,7 @@
 """Faust's Kafka transport, with one difference: what a fetch brought of a partition arrives as one message.
 
 A stock worker handles one record at a time and spends 100 µs on each. Here a stream's message carries a `Chunk`, all
-records that had arrived; membership, assignment, seeking and committing stay Faust's.
+records that had arrived. Membership, assignment and committing stay Faust's.
 """
 
 import logging

@@ -74,19 +74,18 @@ def evaluate(
         status.update("loading the release")
         scorer = Scorer.load(path, provider=settings.provider, threads=settings.scoring_threads)
         manifest = scorer.release.manifest
-        since_ms = _time_ms(since)
+        since_ms = manifest.data.last + 1 if since is None else _time_ms(since)
         question = question_of(dataset, manifest, split, since_ms)
 
         def show(what: str, done: int, of: int) -> None:
             status.update(f"{what}: {done:,} of {of:,} cases")
 
-        replay_since = manifest.data.last + 1 if since_ms is None else since_ms
         judged = judge_release(
             scorer,
             dataset,
             question,
             ks,
-            replay_since_ms=replay_since if replay and split == "time" else None,
+            replay_since_ms=since_ms if replay and split == "time" else None,
             progress=show,
         )
     page = reports.write(report_of(manifest, dataset, judged, ks), out)
@@ -122,9 +121,7 @@ def _lengths(text: str) -> tuple[int, ...]:
     return ks
 
 
-def _time_ms(text: str | None) -> int | None:
-    if text is None:
-        return None
+def _time_ms(text: str) -> int:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

@@ -18,6 +18,8 @@ from mmrec_stream.profiles.fold import taste_weights
 
 Mask = NDArray[np.bool_]
 
+DAY_MS = 86_400_000
+
 BEST_RATING = 5.0
 
 STEP_MS = 1_000
@@ -86,6 +88,17 @@ class Interactions:
         A poor rating, taking something back and being shown something are none.
         """
         return self.tastes > 0
+
+    @property
+    def firsts(self) -> Mask:
+        """Which events are their user's first with their item, shape (events,)."""
+        mask = np.zeros(len(self), dtype=bool)
+        mask[np.unique(self.users.astype(np.int64) << 32 | self.items, return_index=True)[1]] = True
+        return mask
+
+    def without_impressions(self) -> "Interactions":
+        """What users did. What they have only been shown is not in a profile's history."""
+        return self.where(self.types != EventType.IMPRESSION)
 
     def offsets(self, users: int) -> NDArray[np.int64]:
         """Where each user's rows begin, shape (users + 1,): user u has the rows offsets[u]:offsets[u + 1]."""

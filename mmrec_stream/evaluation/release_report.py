@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from mmrec_stream.errors import UserError
 from mmrec_stream.evaluation.baselines import counting
-from mmrec_stream.evaluation.dataset import Dataset, Interactions
+from mmrec_stream.evaluation.baselines.base import TUNING_CASES
+from mmrec_stream.evaluation.dataset import DAY_MS, Dataset, Interactions
 from mmrec_stream.evaluation.methods import Judgement, Method, judge, recommend
 from mmrec_stream.evaluation.metrics import Figure, Lists
-from mmrec_stream.evaluation.prequential import DAY_MS, Replay, replay
+from mmrec_stream.evaluation.prequential import Replay, replay
 from mmrec_stream.evaluation.report import Block, Example, Plot, Report, Shown, Table
 from mmrec_stream.evaluation.serving import serve
 from mmrec_stream.evaluation.splits import Cases, Split, SplitName, new_likings, newest, split_of
@@ -40,9 +41,6 @@ RELEASE = "release"
 HALVES = {"release, α = 1": 1.0, "release, α = 0": 0.0}
 """The release's own halves: p_user alone, p_item alone."""
 
-TUNING_CASES = 1_000
-"""Newest likings before the judged ones on which the counting methods choose their settings; more change no choice."""
-
 
 @dataclass(frozen=True)
 class Judged:
@@ -55,11 +53,11 @@ class Judged:
     replay: Replay | None
 
 
-def question_of(dataset: Dataset, manifest: Manifest, split: SplitName, since_ms: int | None) -> Split:
+def question_of(dataset: Dataset, manifest: Manifest, split: SplitName, since_ms: int) -> Split:
     """What to judge a release on, at most `MOST_CASES`, and what methods beside it may learn from.
 
-    By `time`, a case is a liking of an item new to the user, after `since_ms` or else after the newest event that the
-    release was trained on; the history is all before it, and methods learn from what was liked before that time.
+    By `time`, a case is a liking of an item new to the user, from `since_ms` on; the history is all before it, and
+    methods learn from what was liked before that time.
 
     Raises:
         UserError: There is no such event.
@@ -68,18 +66,18 @@ def question_of(dataset: Dataset, manifest: Manifest, split: SplitName, since_ms
     if split != "time":
         asked = split_of(replace(dataset, interactions=log.where(log.likings)), split)
         return replace(asked, test=_sampled(asked.test))
-    since = manifest.data.last + 1 if since_ms is None else since_ms
     cases = new_likings(log, dataset.users)
-    wanted = np.flatnonzero(cases.times >= since)
+    wanted = np.flatnonzero(cases.times >= since_ms)
     if not len(wanted):
         raise UserError(
-            f"no liking of a new item after {_when(since)}, which is what release {manifest.version} has learned from; "
-            "give it newer events, or judge from an earlier time with --since (then it knows some answers already)"
+            f"no liking of a new item after {_when(since_ms)}, which is what release {manifest.version} has "
+            "learned from; give it newer events, or judge from an earlier time with --since (then it knows some "
+            "answers already)"
         )
-    known = log.where((log.times < since) & log.likings)
+    known = log.where((log.times < since_ms) & log.likings)
     tuned = newest(new_likings(known, dataset.users), min(TUNING_CASES, len(known) // 10))
     return Split(
-        train=known.where(known.times < tuned.times.min(initial=since)),
+        train=known.where(known.times < tuned.times.min(initial=since_ms)),
         validation=tuned,
         test=_sampled(cases.where(wanted)),
         refit=known,

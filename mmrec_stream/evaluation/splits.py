@@ -9,7 +9,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mmrec_stream.contracts.behaviour import EventType
 from mmrec_stream.errors import UserError
 from mmrec_stream.evaluation.dataset import Dataset, Interactions
 
@@ -196,11 +195,9 @@ def new_likings(log: Interactions, users: int) -> Cases:
 
     What a user has only been shown is not part of a history.
     """
-    log = log.where(log.types != EventType.IMPRESSION)
+    log = log.without_impressions()
     cases = next_clicks(log, users)
-    first = np.zeros(len(log), dtype=bool)
-    first[np.unique(log.users.astype(np.int64) << 32 | log.items, return_index=True)[1]] = True
-    return cases.where(np.flatnonzero((first & log.likings)[cases.ends]))
+    return cases.where(np.flatnonzero((log.firsts & log.likings)[cases.ends]))
 
 
 def newest(cases: Cases, most: int) -> Cases:

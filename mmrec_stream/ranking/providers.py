@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import onnxruntime as ort
 
-from mmrec_stream.errors import UserError
+from mmrec_stream.errors import UserError, first_line
 
 Device = Literal["cpu", "cuda"]
 
@@ -65,7 +65,7 @@ def cuda_failure() -> str | None:
             return "ONNX Runtime cannot load its CUDA libraries or finds no GPU"
         product = session.run(None, {"a": left, "b": right})[0]
     except Exception as error:
-        return str(error).strip().splitlines()[0]
+        return first_line(error)
     finally:
         ort.set_default_logger_severity(_LOG_SEVERITY)
     return None if np.allclose(product, left @ right) else "a test product came out wrong"

@@ -13,7 +13,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from mmrec_stream.contracts.catalogue import CatalogueItem
-from mmrec_stream.errors import UserError
+from mmrec_stream.errors import UserError, first_line
 from mmrec_stream.ranking.content import FEATURE, Vocabularies, content_of
 from mmrec_stream.ranking.items import ItemTable
 from mmrec_stream.ranking.providers import Device, choose_device, session_on
@@ -84,7 +84,7 @@ class Scorer:
         try:
             scorer = cls(release, device, threads)
         except Exception as error:  # ONNX Runtime's errors have no common base class
-            raise UserError(f"release {path}: ONNX Runtime cannot load it: {_first_line(error)}") from error
+            raise UserError(f"release {path}: ONNX Runtime cannot load it: {first_line(error)}") from error
         scorer._check_golden()
         scorer._warm_up()
         log.info(
@@ -194,7 +194,7 @@ class Scorer:
                 vectors, golden[f"{encoder}/out/vectors"], rtol=TOLERANCE, atol=TOLERANCE
             )
         except Exception as error:
-            raise UserError(f"release {self.release.path}: its golden inputs fail: {_first_line(error)}") from error
+            raise UserError(f"release {self.release.path}: its golden inputs fail: {first_line(error)}") from error
         if not same:
             raise UserError(
                 f"release {self.release.path}: {self.device.upper()} gives other results than where it was exported; "
@@ -232,7 +232,3 @@ def _same_lists(lists: Lists, expected: dict[str, NDArray[np.generic]]) -> bool:
     missing = ~(lists.rows[:, :, None] == expected["rows"][:, None, :]).any(axis=1)
     # An expected row may be missing only where its score is as good as tied with the last place.
     return bool((scores - scores[:, -1:] <= 2 * slack)[missing].all())
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
