@@ -32,7 +32,7 @@ PARTS = {
     "rows of users": ("profiles/rows.py",),
     "copies of touched rows": ("profiles/record.py",),
     "sending and confirmations": ("streams/outbox.py",),
-    "fetching": ("aiokafka/", "faust/transport/", "streams/transport.py"),
+    "fetching": ("streams/fetching.py", "aiokafka/", "faust/transport/", "streams/transport.py"),
     "pipeline": ("streams/pipeline.py", "streams/metrics.py"),
     "event loop and Faust": ("asyncio/", "mode/", "faust/", "concurrent/", "selectors.py", "streams/agents/"),
 }

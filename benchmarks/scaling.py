@@ -85,22 +85,37 @@ def _drain(
     return count / (last - first) * 1000
 
 
-@dataclass
+@dataclass(slots=True)
 class _Record:
     """A record as a fetch would bring it."""
 
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
+    number: int
+    a_key: bytes
+    a_value: bytes
+
+    def topic(self) -> str:
+        return "bench"
+
+    def partition(self) -> int:
+        return 0
+
+    def offset(self) -> int:
+        return self.number
+
+    def timestamp(self) -> tuple[int, int]:
+        return 0, 0
+
+    def key(self) -> bytes:
+        return self.a_key
+
+    def value(self) -> bytes:
+        return self.a_value
 
 
 def _batches(report: Report, count: int) -> None:
     """Decode, check and fold in process, one core, by events a batch."""
     records: list[Record] = [
-        _Record("bench", 0, offset, 0, message.key, message.value)
+        _Record(offset, message.key, message.value)
         for offset, message in enumerate(events.messages(min(count, 200_000), partitions=1))
     ]
     _take(records[:100], 100)  # loads the compiled fold

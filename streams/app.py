@@ -31,15 +31,6 @@ HEARTBEAT_S = 1.5
 REBALANCE_TIMEOUT_S = 10.0
 """How long the group waits for a member to hand over. Handing over takes `pipeline.SETTLE_S` and a commit."""
 
-CHUNK_BYTES = 4 * 1024 * 1024
-"""Most bytes of a partition in a fetch, which bounds a chunk to some 30,000 events. Only a worker that catches up meets
-it; the larger its chunks, the fewer profiles it writes twice (a third of those with 1 MiB, at 20,000 users), and
-beyond 4 MiB a chunk would hold the event loop for more than a tenth of a second."""
-
-BUFFERED_CHUNKS = 4
-"""Chunks that wait in front of an agent, so that fetching goes on while one is folded. A chunk may have thousands of
-records: more would only hold memory."""
-
 CLOSE_S = 10.0
 """How long a stopping worker waits for what it has sent to be confirmed."""
 
@@ -67,8 +58,7 @@ class StreamApp(faust.App):
             broker_rebalance_timeout=REBALANCE_TIMEOUT_S,
             broker_commit_interval=1.0,
             consumer_auto_offset_reset="earliest",
-            consumer_max_fetch_size=CHUNK_BYTES,
-            stream_buffer_maxsize=BUFFERED_CHUNKS,
+            stream_buffer_maxsize=settings.partitions,  # one chunk of each is handed over at a time
             stream_recovery_delay=0.0,
             stream_wait_empty=True,
             table_standby_replicas=0,
@@ -124,6 +114,11 @@ class StreamApp(faust.App):
         """Before partitions are given up: finish or abandon what is in flight."""
         if hasattr(self, "pipeline"):
             await self.pipeline.settle()
+
+    async def pace(self) -> None:
+        """Before more is fetched: see that lists keep up."""
+        if hasattr(self, "pipeline"):
+            await self.pipeline.pace()
 
     def on_rebalance_start(self) -> None:
         """Note that nothing is served for a moment."""

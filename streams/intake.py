@@ -14,14 +14,25 @@ from mmrec_stream.profiles.columns import EventColumns, columns_of
 
 
 class Record(Protocol):
-    """A Kafka record, whatever client read it."""
+    """A Kafka record, as confluent-kafka gives it."""
 
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
+    def topic(self) -> str:
+        """Full name."""
+
+    def partition(self) -> int:
+        """Its number."""
+
+    def offset(self) -> int:
+        """Its place in the partition."""
+
+    def timestamp(self) -> tuple[int, int]:
+        """The kind of time, and the time: ms since 1970."""
+
+    def key(self) -> bytes | None:
+        """Its key."""
+
+    def value(self) -> bytes | None:
+        """Its value; None is a tombstone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +62,7 @@ class Intake:
         keep = [place for place in range(len(self.events)) if place not in out]
         self.events = [self.events[place] for place in keep]
         self.records = [self.records[place] for place in keep]
-        self.columns = columns_of(self.events, [record.offset for record in self.records])
+        self.columns = columns_of(self.events, [record.offset() for record in self.records])
 
 
 def sort_records(records: Sequence[Record], limits: Limits, now_ms: int) -> Intake:
@@ -64,21 +75,21 @@ def sort_records(records: Sequence[Record], limits: Limits, now_ms: int) -> Inta
     """
     letters: list[DeadLetter] = []
     try:
-        values = [record.value for record in records]
+        values = [record.value() for record in records]
         if max(map(len, values)) > limits.max_bytes:  # type: ignore[arg-type]
             raise ValueError("an oversized record is among them")
         events = [decode_event(value) for value in values]  # type: ignore[arg-type]
     except (TypeError, ValueError, *UNREADABLE):
         events, good = [], []
         for record in records:
-            outcome = accept(record.value, limits.max_bytes)
+            outcome = accept(record.value(), limits.max_bytes)
             if isinstance(outcome, Refusal):
                 letters.append(letter(record, outcome.fault, outcome.detail))
             else:
                 events.append(outcome)
                 good.append(record)
         records = good
-    intake = Intake(events, records, columns_of(events, [record.offset for record in records]), letters)
+    intake = Intake(events, records, columns_of(events, [record.offset() for record in records]), letters)
     late = np.flatnonzero(intake.columns.times_ms > now_ms + limits.max_future_ms).tolist()
     ahead = [(intake.events[place].ts - now_ms) / 1000 for place in late]
     intake.reject(late, Fault.FUTURE, [f"`ts` lies {seconds:.0f} s ahead of the worker's clock" for seconds in ahead])
@@ -95,5 +106,7 @@ def misplaced(intake: Intake, newcomers: set[str], partition: int, partitions: i
 
 def letter(record: Record, fault: Fault, detail: str) -> DeadLetter:
     """A dead letter of a record."""
-    origin = Origin(topic=record.topic, partition=record.partition, offset=record.offset, timestamp=record.timestamp)
-    return dead_letter(origin, record.key, record.value, fault, detail)
+    origin = Origin(
+        topic=record.topic(), partition=record.partition(), offset=record.offset(), timestamp=record.timestamp()[1]
+    )
+    return dead_letter(origin, record.key(), record.value(), fault, detail)

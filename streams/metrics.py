@@ -2,7 +2,6 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -40,11 +39,11 @@ class Metrics:
         """Next offset to fold of each source partition."""
         self.last_progress = time.monotonic()
 
-    def chunk(self, topic: str, partition: int, records: Sequence[Any]) -> None:
-        """A chunk was taken."""
+    def chunk(self, topic: str, partition: int, records: int, position: int) -> None:
+        """A chunk of `records` was taken; `position` is the next offset after it."""
         counter = self._topics.get(topic) or self._topics.setdefault(topic, self.events.labels(topic=topic))
-        counter.inc(len(records))
-        self.positions[topic, partition] = records[-1].offset + 1
+        counter.inc(records)
+        self.positions[topic, partition] = position
         self.last_progress = time.monotonic()
 
     def folded(self, events: int, fresh: int, rows: int) -> None:

@@ -108,19 +108,19 @@ class Outbox:
             self._send(self._profiles, topic, value, key, partition, delivered)
         self._sent.set()
 
-    def send(self, topic: str, key: bytes | str, value: bytes, tickets: Sequence[Ticket]) -> None:
-        """Send one record to the partition of its key, at once; each of `tickets` waits for its confirmation."""
+    def send(self, topic: str, records: Sequence[tuple[bytes | str, bytes, Sequence[Ticket]]]) -> None:
+        """Send records to the partitions of their keys, at once.
 
-        def delivered(error: KafkaError | None, message: Message) -> None:
-            if error is not None:
-                self._fail(error, message)
-            else:
-                for ticket in tickets:
-                    ticket.settle()
-
-        for ticket in tickets:
-            ticket.add()
-        self._send(self._lists, topic, value, key, BY_KEY, delivered)
+        Args:
+            topic: where to.
+            records: key, value, and the tickets that wait for its confirmation, of each. Those of one call share
+                requests: the client begins to send at the first, and takes along what has come by then.
+        """
+        for _, _, tickets in records:
+            for ticket in tickets:
+                ticket.add()
+        for key, value, tickets in records:
+            self._send(self._lists, topic, value, key, BY_KEY, self._delivered(tickets))
         self._sent.set()
 
     async def room(self) -> None:
@@ -142,6 +142,16 @@ class Outbox:
         """Wait for what is under way, at most `timeout_s`."""
         self._profiles.flush(timeout_s)
         self._lists.flush(timeout_s)
+
+    def _delivered(self, tickets: Sequence[Ticket]) -> Callable[[KafkaError | None, Message], None]:
+        def delivered(error: KafkaError | None, message: Message) -> None:
+            if error is not None:
+                self._fail(error, message)
+            else:
+                for ticket in tickets:
+                    ticket.settle()
+
+        return delivered
 
     def _send(
         self,

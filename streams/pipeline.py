@@ -24,7 +24,7 @@ from mmrec_stream.contracts.dead_letters import Fault, encode_dead_letter
 from mmrec_stream.contracts.identity import NO_KEY, list_id, source_key
 from mmrec_stream.contracts.recommendations import Cause, RecommendationList, Times, encode_list
 from mmrec_stream.profiles.fold import fold
-from mmrec_stream.profiles.record import RECORD, from_bytes, take, to_bytes
+from mmrec_stream.profiles.record import RECORD, Records, from_bytes, take, to_bytes
 from mmrec_stream.ranking.popularity import Popularity
 from mmrec_stream.ranking.recommend import Recommender, Slate
 from mmrec_stream.settings import Settings
@@ -50,6 +50,14 @@ ailing. Half of what the group allows for handing over."""
 LOOK_S = 0.002
 """How often a wait for the line to shorten looks again. Many small steps end such a wait; an event for each would cost
 more than the looking."""
+
+HERE = 8
+"""Users that are scored on the event loop itself, where they take a millisecond. Handing them to the scoring thread and
+back costs as much again while the loop is busy, and only larger batches gain from running beside it."""
+
+PACE_S = 0.02
+"""How long a fetch waits for lists that are due. A busy worker's fetches take some 10 ms of folding; when lists can't
+keep up, profiles still get a third of the time."""
 
 log = logging.getLogger(__name__)
 
@@ -123,19 +131,20 @@ class Pipeline:
         """Users in line for a list."""
         return len(self._due)
 
-    async def accept(self, event: EventT[Any], begin: Callable[[], None]) -> None:
+    async def accept(self, event: EventT[Any], begin: Callable[[], bool]) -> None:
         """Take a chunk; returns when the next one may come. The event is acknowledged when all is delivered.
 
         Args:
             event: a Faust event whose value is a `Chunk`.
-            begin: called when work on the chunk begins, after any waiting.
+            begin: called when work on the chunk begins, after any waiting; says whether more chunks are at hand.
         """
         era = self._era
         await self._outbox.room()
         while len(self._due) > MAX_DUE:
+            self._wake.set()
             await asyncio.sleep(LOOK_S)
         if era == self._era:  # else the chunk is of before a rebalance, and will be read again
-            begin()
+            more = begin()
             self._open += 1
             ticket = Ticket(lambda: self._finish(event, era))
             chunk = cast("Chunk", event.value)
@@ -146,50 +155,67 @@ class Pipeline:
                 for record in chunk.records:
                     self._bury(letter(record, Fault.INTERNAL, f"{type(error).__name__}: {error}"), ticket)
             ticket.seal()
+            if not more:  # what came together is scored together
+                self._wake.set()
         # Let confirmations, lists and health checks have their turn.
         await asyncio.sleep(0)
+
+    async def pace(self) -> None:
+        """Before the next fetch: let lists that are due go first, for `PACE_S` at most.
+
+        What comes meanwhile makes the next chunks larger, and those are cheaper an event.
+        """
+        deadline = time.monotonic() + PACE_S
+        while len(self._due) > HERE and time.monotonic() < deadline:
+            await asyncio.sleep(LOOK_S)
 
     async def recommend_forever(self) -> None:
         """Publish the lists that are due, a batch at a time, until cancelled.
 
-        While one batch is being scored, the one before it is published: scoring frees the interpreter.
+        Few users are scored here and now; of larger batches, one is scored on its thread while the one before it is
+        published.
         """
         scored: _Scored | None = None
         while True:
             if not self._due and scored is None:
                 self._wake.clear()
                 await self._wake.wait()
-            scoring = self._score(self._next_batch()) if self._due else None
+            if scored is None and len(self._due) <= HERE:
+                self._publish(self._recommend(*self._next_batch()))
+                await asyncio.sleep(0)
+                continue
+            loop, scoring = asyncio.get_running_loop(), None
+            if self._due:
+                scoring = loop.run_in_executor(self._scoring, self._recommend, *self._next_batch())
             if scored is not None:
-                self._publish_all(scored)
+                self._publish(scored)
             scored = await scoring if scoring is not None else None
 
-    def _next_batch(self) -> dict[str, _Due]:
-        """Take the users who have waited longest out of the line."""
-        users = list(islice(self._due, self._settings.score_batch))
-        return {user: self._due.pop(user) for user in users}
+    def _next_batch(self) -> tuple[dict[str, _Due], Records]:
+        """Take the users who have waited longest out of the line, with copies of their profiles as they are now."""
+        batch = {user: self._due.pop(user) for user in list(islice(self._due, self._settings.score_batch))}
+        return batch, from_bytes([to_bytes(self._store.rows(due.partition).records[due.row]) for due in batch.values()])
 
-    def _score(self, batch: dict[str, _Due]) -> "asyncio.Task[_Scored]":
-        """Begin to score a batch on the scoring thread, with the profiles as they are now."""
-        records = from_bytes([to_bytes(self._store.rows(due.partition).records[due.row]) for due in batch.values()])
-        work = asyncio.get_running_loop().run_in_executor(
-            self._scoring, self._recommender.recommend, records, int(time.time() * 1000)
-        )
+    def _recommend(self, batch: dict[str, _Due], records: Records) -> _Scored:
+        """Score a batch; on the scoring thread or, while nothing is under way there, here."""
+        try:
+            slates = self._recommender.recommend(records, int(time.time() * 1000))
+        except Exception:
+            # The users' next events bring the next attempt; holding the chunks back would stop everything.
+            log.exception("scoring %d users failed: their lists are left out", len(batch))
+            self._metrics.scoring_failures.inc()
+            slates = []
+        return _Scored(batch, slates, time.time())
 
-        async def scored() -> _Scored:
-            try:
-                return _Scored(batch, await work, time.time())
-            except Exception:
-                # The users' next events bring the next attempt; holding the chunks back would stop everything.
-                log.exception("scoring %d users failed: their lists are left out", len(batch))
-                self._metrics.scoring_failures.inc()
-                return _Scored(batch, [], time.time())
-
-        return asyncio.create_task(scored())
-
-    def _publish_all(self, scored: _Scored) -> None:
-        for (user, due), slate in zip(scored.batch.items(), scored.slates, strict=False):
-            self._publish(user, due, slate, scored.at)
+    def _publish(self, scored: _Scored) -> None:
+        published = time.time()
+        lists = [
+            (user, encode_list(_message(user, due, slate, scored.at, published)), due.tickets)
+            for (user, due), slate in zip(scored.batch.items(), scored.slates, strict=False)
+        ]
+        self._outbox.send(self._topics.recommendations, lists)
+        for due, slate in zip(scored.batch.values(), scored.slates, strict=False):
+            self._metrics.published(slate, due.appended_ms, published)
         for due in scored.batch.values():
             for ticket in due.tickets:
                 ticket.settle()
@@ -217,7 +243,7 @@ class Pipeline:
 
     def _take(self, chunk: Chunk, ticket: Ticket) -> None:
         first = chunk.records[0]
-        partition = first.partition
+        topic, partition = first.topic(), first.partition()
         intake = sort_records(chunk.records, self._limits, int(time.time() * 1000))
         rows = self._store.rows(partition)
         row_of_event = rows.find(intake.columns.users)
@@ -229,14 +255,20 @@ class Pipeline:
             row_of_event = rows.rows_of(intake.columns.users)
         for dead in intake.letters:
             self._bury(dead, ticket)
-        self._metrics.chunk(first.topic, partition, chunk.records)
+        self._metrics.chunk(topic, partition, len(chunk.records), chunk.records[-1].offset() + 1)
         if intake.events:
-            self._fold(intake, row_of_event, chunk, partition, ticket)
+            self._fold(intake, row_of_event, chunk.fetched, topic, partition, ticket)
 
     def _fold(
-        self, intake: Intake, row_of_event: NDArray[np.int64], chunk: Chunk, partition: int, ticket: Ticket
+        self,
+        intake: Intake,
+        row_of_event: NDArray[np.int64],
+        fetched: float,
+        topic: str,
+        partition: int,
+        ticket: Ticket,
     ) -> None:
-        columns, topic = intake.columns, chunk.records[0].topic
+        columns = intake.columns
         self._catalogue.complete(columns)
         rows = self._store.rows(partition)
         fresh = fold(rows.records, row_of_event, columns, source_key(topic, partition))
@@ -253,7 +285,7 @@ class Pipeline:
         self._popularity.count([event.item_id for event in intake.events], counted, columns.types, columns.times_ms)
         self._metrics.folded(len(fresh), int(fresh.sum()), len(touched))
         if self._settings.lists:
-            self._line_up(intake, row_of_event, chunk.fetched, folded, topic, partition, ticket)
+            self._line_up(intake, row_of_event, fetched, folded, topic, partition, ticket)
 
     def _line_up(
         self,
@@ -282,44 +314,41 @@ class Pipeline:
                 partition=partition,
                 row=int(row_of_event[place]),
                 topic=topic,
-                offset=record.offset,
+                offset=record.offset(),
                 event_ms=intake.events[place].ts,
-                appended_ms=record.timestamp,
+                appended_ms=record.timestamp()[1],
                 fetched=fetched,
                 folded=folded,
                 tickets=tickets,
             )
             ticket.add()
         self._metrics.coalesced.inc(waiting)
-        self._wake.set()
-
-    def _publish(self, user: str, due: _Due, slate: Slate, scored: float) -> None:
-        published = time.time()
-        message = RecommendationList(
-            list_id=list_id(user, due.topic, due.partition, due.offset, slate.release),
-            user_id=user,
-            items=slate.items,
-            release=slate.release,
-            strategy=slate.strategy,
-            alpha=slate.alpha,
-            cause=Cause(topic=due.topic, partition=due.partition, offset=due.offset),
-            times=Times(
-                event=due.event_ms,
-                appended=due.appended_ms,
-                fetched=due.fetched * 1000,
-                folded=due.folded * 1000,
-                scored=scored * 1000,
-                published=published * 1000,
-            ),
-        )
-        self._outbox.send(self._topics.recommendations, user, encode_list(message), due.tickets)
-        self._metrics.published(slate, due.appended_ms, published)
 
     def _bury(self, dead: Any, ticket: Ticket) -> None:
-        self._outbox.send(self._topics.dead_letters, dead.record_key, encode_dead_letter(dead), [ticket])
+        self._outbox.send(self._topics.dead_letters, [(dead.record_key, encode_dead_letter(dead), [ticket])])
         self._metrics.dead_letters.labels(fault=dead.fault.value).inc()
 
     def _finish(self, event: EventT[Any], era: int) -> None:
         if era == self._era:
             self._open -= 1
             event.ack()
+
+
+def _message(user: str, due: _Due, slate: Slate, scored: float, published: float) -> RecommendationList:
+    return RecommendationList(
+        list_id=list_id(user, due.topic, due.partition, due.offset, slate.release),
+        user_id=user,
+        items=slate.items,
+        release=slate.release,
+        strategy=slate.strategy,
+        alpha=slate.alpha,
+        cause=Cause(topic=due.topic, partition=due.partition, offset=due.offset),
+        times=Times(
+            event=due.event_ms,
+            appended=due.appended_ms,
+            fetched=due.fetched * 1000,
+            folded=due.folded * 1000,
+            scored=scored * 1000,
+            published=published * 1000,
+        ),
+    )

@@ -116,9 +116,9 @@ class ProfileRecovery(Recovery):
         await app.on_rebalance_complete.send()
         if app.consumer_generation_id != generation:
             raise RebalanceAgain
-        consumer.resume_partitions(partitions)
         if consumer.assignment():
             await self._wait(consumer.perform_seek())
+        consumer.resume_partitions(partitions)
         self.completed.set()
         app.flow_control.resume()
         consumer.resume_flow()

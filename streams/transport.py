@@ -4,24 +4,25 @@ A stock worker handles one record at a time and spends 100 µs on each. Here a s
 records that had arrived. Membership, assignment and committing stay Faust's.
 """
 
+import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
-import aiokafka
-import msgspec
+from aiokafka.consumer import consumer as client
 from aiokafka.consumer import fetcher
 from faust.topics import Topic
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage, EventT, Message
+from mode.types import ServiceT
 
 from streams.commits import CommitTracker
+from streams.fetching import Fetching
 from streams.intake import Record
 
-FETCH_MAX_WAIT_MS = 250
-"""How long a broker may hold a fetch when nothing arrives. Kafka answers at once when something does, so the value
-costs nothing there; the embedded broker adds half of it to the latency and stalls far below it."""
+WAIT_S = 0.25
+"""How long a fetch waits before it looks whether the worker is to stop. Records end the wait at once."""
 
 
 MODE_LOG = logging.getLogger("mode.stream")
@@ -36,27 +37,15 @@ class Chunk(NamedTuple):
     """When they came in: s since 1970."""
 
 
-class LeanRecord(msgspec.Struct, gc=False):
-    """What we read of a record.
+class _Unfetching(fetcher.Fetcher):  # type: ignore[misc]
+    """The group's client fetches nothing: `streams.fetching` does."""
 
-    aiokafka's own has eleven fields, and making it took a fifth of a busy worker's interpreter time.
-    """
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
+    async def _fetch_requests_routine(self) -> None:
+        await asyncio.Event().wait()  # until it is closed
 
 
-class _LeanPartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]
-    def _consumer_record(self, tp: TP, record: Any) -> LeanRecord:
-        return LeanRecord(tp.topic, tp.partition, record.offset, record.timestamp, record.key, record.value)
-
-
-# The fetcher makes these by name, deep inside its response handling; a worker has no other aiokafka consumer.
-fetcher.PartitionRecords = _LeanPartitionRecords
+# The client makes its fetcher by name when it starts; a worker has no other.
+client.Fetcher = _Unfetching
 
 
 class ChunkTopic(Topic):
@@ -71,28 +60,17 @@ class ChunkTopic(Topic):
 
 
 class _Thread(driver.AIOKafkaConsumerThread):
+    """The group's client on its thread: heartbeats, assignment, commits."""
+
     logger = MODE_LOG
 
-    def _create_worker_consumer(self, transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
-        consumer = super()._create_worker_consumer(transport)
-        consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS  # read when the consumer starts; Faust has it fixed at 1500
-        return consumer
+    def note_fetch(self) -> None:
+        """Tell the client that records are being asked for: it leaves the group when none are for long."""
+        with self._ensure_consumer()._subscription.fetch_context():
+            pass
 
-    async def seek_to_committed(self) -> Mapping[TP, int]:
-        """Seek every partition to what is committed, and to its beginning where nothing is.
-
-        aiokafka leaves a partition without a commit where it stands. Records that had been fetched and were given up
-        in a rebalance would be passed over, and the next commit would lose them for good.
-        """
-        return cast("Mapping[TP, int]", await self.call_thread(self._seek_to_committed))
-
-    async def _seek_to_committed(self) -> Mapping[TP, int]:
-        consumer = self._ensure_consumer()
-        committed: Mapping[TP, int] = await consumer.seek_to_committed()
-        changelog = cast("Any", self.app).changelog  # it is never fetched here, nor committed
-        if fresh := [tp for tp, offset in committed.items() if not offset and tp.topic != changelog]:
-            await consumer.seek_to_beginning(*fresh)
-        return committed
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Faust looks here whether its client fetches. Ours tells of its troubles itself."""
 
 
 class ChunkConsumer(driver.Consumer):
@@ -104,35 +82,62 @@ class ChunkConsumer(driver.Consumer):
         super().__init__(*args, **kwargs)
         self._commits: CommitTracker[TP] = CommitTracker()
         self._begun: dict[int, Message] = {}
+        self._untaken = 0
+        self._all_taken = asyncio.Event()
+        self._all_taken.set()
 
     def _new_consumer_thread(self) -> _Thread:
         return _Thread(self, loop=self.loop, beacon=self.beacon)
 
+    async def on_start(self) -> None:
+        """Open the client that fetches."""
+        self.fetching = Fetching(cast("Any", self.app).settings)
+        await super().on_start()
+
+    async def on_stop(self) -> None:
+        """Commit what is done, and leave."""
+        await super().on_stop()
+        await asyncio.to_thread(self.fetching.close)
+
+    async def _drain_messages(self, fetcher: ServiceT) -> None:
+        """Hand chunks to the streams until stopped, and fetch again when all are taken.
+
+        What comes meanwhile waits in librdkafka and makes the next chunks larger: that is what a worker under load
+        lives by. Faust's own drain fetches ahead, and makes four tasks of every message.
+        """
+        stopped, fetcher_stopped = self._stopped.is_set, cast("Any", fetcher)._stopped.is_set
+        while not (stopped() or fetcher_stopped()):
+            async for _, message in self.getmany(WAIT_S):
+                await self.callback(message)
+            await self._all_taken.wait()
+            await cast("Any", self.app).pace()
+
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:  # noqa: ASYNC109 # Faust's signature
-        """Fetch what is there: one message a partition, its value a `Chunk`, its offset that of the last record."""
-        fetched, active = await self._wait_next_records(timeout)
-        generation = self.app.consumer_generation_id
-        if self.should_stop or not fetched:
-            return
+        """Fetch what is there: one message a partition, its value a `Chunk`, its offset that of the last record.
+
+        What a rebalance disturbs is dropped: it ends with a seek to what is committed.
+        """
         if not self.flow_active:
-            await self.perform_seek()
-            return
+            await self.wait(cast("Any", self.can_resume_flow))
+        generation = self.app.consumer_generation_id
+        cast("_Thread", self._thread).note_fetch()
+        fetched = await self.fetching.fetch(timeout)
         now = time.time()
         for tp, records in fetched.items():
-            if self._disturbed(generation):
+            if self.should_stop or not self.flow_active or self.app.consumer_generation_id != generation:
                 return
-            if records and (active is None or tp in active or tp in self._buffered_partitions):
-                self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
-                yield tp, _message(tp, Chunk(records, now), generation)
+            self._untaken += 1
+            self._all_taken.clear()
+            yield tp, _message(tp, Chunk(records, now), generation)
 
-    def _disturbed(self, generation: int) -> bool:
-        """Whether a rebalance has begun since. It ends with a seek to what is committed, so fetched records may go."""
-        return not self.flow_active or self.app.consumer_generation_id != generation
-
-    def begin(self, message: Message) -> None:
-        """Note that work on the chunk begins; `ack` ends it."""
+    def begin(self, message: Message) -> bool:
+        """Note that work on the chunk begins; `ack` ends it. Says whether more chunks of its fetch are to come."""
         self._commits.begin(message.tp, message.offset)
         self._begun[id(message)] = message
+        self._untaken -= 1
+        if not self._untaken:
+            self._all_taken.set()
+        return self._untaken > 0
 
     def ack(self, message: Message) -> bool:
         """Note that the chunk is finished: all that it caused is delivered."""
@@ -153,23 +158,37 @@ class ChunkConsumer(driver.Consumer):
         self._give_up()
 
     async def perform_seek(self) -> None:
-        """Seek every partition to what is committed; whatever was begun beyond it will be read again."""
+        """Put every partition to what is committed, and to its beginning where nothing is; nothing is fetched yet.
+
+        Whatever was begun beyond that will be read again.
+        """
         self._give_up()
-        await super().perform_seek()
+        committed = await self.seek_to_committed()
+        changelog = cast("Any", self.app).changelog  # it is never fetched here, nor committed
+        self.fetching.seek({tp: offset or None for tp, offset in committed.items() if tp.topic != changelog})
+
+    def resume_partitions(self, tps: Iterable[TP]) -> None:
+        """Fetch these partitions, from where the last seek has put them."""
+        super().resume_partitions(tps)
+        self.fetching.resume(tps)
+
+    def pause_partitions(self, tps: Iterable[TP]) -> None:
+        """Stop fetching these partitions until a seek."""
+        super().pause_partitions(tps)
+        self.fetching.pause(tps)
 
     def _give_up(self) -> None:
         self._unacked_messages.clear()
         self._begun.clear()
         self._commits.forget()
+        self._untaken = 0
+        self._all_taken.set()
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
         return (tp for tp in self._commits.partitions() if topics is None or tp in topics or tp.topic in topics)
 
     def _new_offset(self, tp: TP) -> int | None:
         return self._commits.committable(tp)
-
-    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
-        """Offsets inside a chunk are no gaps: commits follow whole chunks."""
 
 
 class ChunkTransport(driver.Transport):
@@ -183,8 +202,8 @@ def _message(tp: TP, chunk: Chunk, generation: int) -> ConsumerMessage:
     return ConsumerMessage(
         tp.topic,
         tp.partition,
-        last.offset,
-        last.timestamp / 1000.0,
+        last.offset(),
+        last.timestamp()[1] / 1000.0,
         0,  # the time its producer gave it
         None,
         None,

@@ -1,5 +1,4 @@
 import pytest
-from aiokafka.structs import ConsumerRecord
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -8,6 +7,7 @@ from mmrec_stream.contracts.dead_letters import MAX_VALUE_BYTES, Fault, decode_d
 from mmrec_stream.contracts.identity import partition_of
 from streams.intake import Limits, Record, letter, misplaced, sort_records
 from tests.profiles.events import SPAN_MS, START_MS, events
+from tests.streams.records import fetched
 
 NOW_MS = START_MS + SPAN_MS
 LIMITS = Limits(max_bytes=1_000, max_future_ms=60_000)
@@ -22,9 +22,7 @@ BAD = {
 
 
 def record(value: bytes | None, offset: int = 0, key: bytes | None = b"ann") -> Record:
-    size = len(value) if value is not None else -1
-    made: Record = ConsumerRecord("clicks", 2, offset, NOW_MS, 0, key, value, None, len(key or b""), size, ())
-    return made
+    return fetched("clicks", 2, offset, value, key, NOW_MS)
 
 
 @given(st.lists(st.one_of(events(), st.sampled_from(sorted(BAD))), max_size=30))
@@ -35,7 +33,7 @@ def test_every_record_comes_out_once_as_an_event_or_as_a_dead_letter(mixed: list
     if intake is None:
         return
     assert intake.events == [one for one in mixed if not isinstance(one, Fault)]
-    assert [one.offset for one in intake.records] == intake.columns.offsets.tolist()
+    assert [one.offset() for one in intake.records] == intake.columns.offsets.tolist()
     faults = {dead.origin.offset: dead.fault for dead in intake.letters}
     assert faults == {offset: one for offset, one in enumerate(mixed) if isinstance(one, Fault)}
     for dead in intake.letters:

@@ -24,7 +24,7 @@ from streams.outbox import Ticket
 from streams.pipeline import Pipeline
 from streams.store import ProfileStore
 from streams.transport import Chunk
-from tests.streams.test_transport import Fetched
+from tests.streams.records import fetched
 
 SETTINGS = Settings(_env_file=None, partitions=1, score_batch=8)  # type: ignore[call-arg]
 TOPIC = "mmrec.clicks"
@@ -54,14 +54,15 @@ class HeldOutbox:
         ticket.add(len(keys))
         self.unconfirmed["profiles"] += [ticket.settle] * len(keys)
 
-    def send(self, topic: str, key: bytes | str, value: bytes, tickets: Sequence[Ticket]) -> None:
-        if topic.endswith("recommendations"):
-            self.lists.append(decode_list(value))
-        else:
-            self.letters.append(decode_dead_letter(value))
-        for ticket in tickets:
-            ticket.add()
-            self.unconfirmed["lists"].append(ticket.settle)
+    def send(self, topic: str, records: Sequence[tuple[bytes | str, bytes, Sequence[Ticket]]]) -> None:
+        for _, value, tickets in records:
+            if topic.endswith("recommendations"):
+                self.lists.append(decode_list(value))
+            else:
+                self.letters.append(decode_dead_letter(value))
+            for ticket in tickets:
+                ticket.add()
+                self.unconfirmed["lists"].append(ticket.settle)
 
     def confirm(self, kind: str) -> None:
         waiting, self.unconfirmed[kind] = self.unconfirmed[kind], []
@@ -84,10 +85,10 @@ class Bench:
     begun: list[int] = field(default_factory=list)
     next_offset: int = 0
 
-    async def chunk(self, *events: BehaviourEvent | bytes) -> int:
-        """Hand over a chunk; its last offset."""
+    async def chunk(self, *events: BehaviourEvent | bytes, more: bool = False) -> int:
+        """Hand over a chunk; its last offset. `more` says that others of its fetch follow."""
         values = [event if isinstance(event, bytes) else encode_event(event) for event in events]
-        records = [Fetched(TOPIC, 0, self.next_offset + n, value=value) for n, value in enumerate(values)]
+        records = [fetched(TOPIC, 0, self.next_offset + n, value) for n, value in enumerate(values)]
         self.next_offset += len(records)
         last = self.next_offset - 1
         event = SimpleNamespace(
@@ -95,7 +96,12 @@ class Bench:
             message=SimpleNamespace(tp=TP(TOPIC, 0), offset=last),
             ack=lambda: self.acknowledged.append(last),
         )
-        await self.pipeline.accept(cast("Any", event), lambda: self.begun.append(last))
+
+        def begin() -> bool:
+            self.begun.append(last)
+            return more
+
+        await self.pipeline.accept(cast("Any", event), begin)
         return last
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -153,6 +159,47 @@ async def test_users_in_line_get_one_list_of_their_newest_state(bench: Bench) ->
     assert bench.acknowledged == []  # both chunks wait for ann's one list
     bench.outbox.confirm("lists")
     assert sorted(bench.acknowledged) == [first, second]
+
+
+@pytest.mark.usefixtures("scoring")
+async def test_what_came_together_is_scored_together(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches: list[int] = []
+    recommend = Recommender.recommend
+
+    def counted(recommender: Recommender, records: Any, now_ms: int) -> Any:
+        batches.append(len(records))
+        return recommend(recommender, records, now_ms)
+
+    monkeypatch.setattr(Recommender, "recommend", counted)
+    await bench.chunk(view("ann"), more=True)
+    await bench.chunk(view("bob"))
+    await bench.until(lambda: len(bench.outbox.lists) == 2)
+    assert batches == [2]
+
+
+@pytest.mark.usefixtures("scoring")
+async def test_many_users_at_once_get_their_lists_in_the_order_in_which_they_came(bench: Bench) -> None:
+    users = [f"u{number}" for number in range(3 * module.HERE)]
+    await bench.chunk(*map(view, users))
+    await bench.until(lambda: len(bench.outbox.lists) == len(users))
+    assert [one.user_id for one in bench.outbox.lists] == users
+
+
+async def test_the_next_fetch_waits_for_lists_that_are_due_and_not_for_ever(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    users = [f"u{number}" for number in range(module.HERE + 1)]
+    await bench.chunk(*map(view, users))
+    await bench.pipeline.pace()  # nobody makes the lists, and yet it ends
+    monkeypatch.setattr(module, "PACE_S", 60.0)
+    pacing = asyncio.create_task(bench.pipeline.pace())
+    await asyncio.sleep(0)
+    assert not pacing.done()
+    task = asyncio.create_task(bench.pipeline.recommend_forever())
+    async with asyncio.timeout(10):
+        await pacing
+    task.cancel()
+    assert bench.pipeline.lists_due <= module.HERE
 
 
 @pytest.mark.usefixtures("scoring")

@@ -1,6 +1,8 @@
 """The chunk consumer against Faust's invariants, without a broker: what is fetched is given by the test."""
 
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -9,42 +11,48 @@ from faust.types import TP, Message
 from mmrec_stream.settings import Settings
 from streams.app import StreamApp
 from streams.transport import Chunk, ChunkConsumer
+from tests.streams.records import Fetched, records
 
 CLICKS, OTHER = TP("mmrec.clicks", 0), TP("mmrec.clicks", 1)
 
 
-@dataclass
-class Fetched:
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int = 1_700_000_000_000
-    key: bytes | None = b"ann"
-    value: bytes | None = b"{}"
+class GivenFetching:
+    """Fetches what the test has laid out, once; notes what it is told."""
 
+    def __init__(self) -> None:
+        self.waiting: dict[TP, list[Fetched]] = {}
+        self.sought: list[Mapping[TP, int | None]] = []
+        self.resumed: set[TP] = set()
+        self.during: Callable[[], None] = lambda: None
+        """What happens while the fetch waits."""
 
-def records(tp: TP, *offsets: int) -> list[Fetched]:
-    return [Fetched(tp.topic, tp.partition, offset) for offset in offsets]
+    async def fetch(self, timeout_s: float) -> dict[TP, list[Fetched]]:
+        await asyncio.sleep(0)
+        self.during()
+        found, self.waiting = self.waiting, {}
+        return found
+
+    def seek(self, positions: Mapping[TP, int | None]) -> None:
+        self.sought.append(positions)
+
+    def resume(self, partitions: Iterable[TP]) -> None:
+        self.resumed |= set(partitions)
+
+    def pause(self, partitions: Iterable[TP]) -> None:
+        self.resumed -= set(partitions)
 
 
 class OfflineConsumer(ChunkConsumer):
     """The consumer with fetching, seeking and committing in the test's hands."""
 
-    fetched: dict[TP, list[Fetched]]
-
     def prepare(self) -> None:
-        self.fetched, self.seeks = {}, 0
+        self.given = GivenFetching()
+        self.fetching = cast("Any", self.given)
+        self.committed: dict[TP, int | None] = {}
         self.sent: dict[TP, int] = {}
 
-    async def _wait_next_records(self, timeout: float) -> Any:  # noqa: ASYNC109
-        return self.fetched, self._get_active_partitions()
-
-    def highwater(self, tp: TP) -> int:
-        return 10**6
-
-    async def seek_to_committed(self) -> dict[TP, int]:
-        self.seeks += 1
-        return {}
+    async def seek_to_committed(self) -> dict[TP, Any]:
+        return self.committed
 
     def assignment(self) -> set[TP]:
         return {CLICKS, OTHER}
@@ -64,6 +72,7 @@ async def consumer() -> OfflineConsumer:
 
     consumer = OfflineConsumer(app.transport, ignore, lambda *_: None, lambda *_: None)
     consumer.prepare()
+    consumer._thread = cast("Any", SimpleNamespace(note_fetch=lambda: None))
     app.consumer = consumer
     app.producer.flush = _nothing  # type: ignore[method-assign]
     app.topics.acking_topics.add(CLICKS.topic)
@@ -80,32 +89,38 @@ async def taken(consumer: OfflineConsumer) -> list[Message]:
 
 
 async def test_what_arrived_of_a_partition_is_one_message(consumer: OfflineConsumer) -> None:
-    consumer.fetched = {CLICKS: records(CLICKS, 3, 4, 9), OTHER: records(OTHER, 0)}
+    consumer.given.waiting = {CLICKS: records(CLICKS, 3, 4, 9), OTHER: records(OTHER, 0)}
     one, other = await taken(consumer)
     chunk = cast("Chunk", one.value)
-    assert [record.offset for record in chunk.records] == [3, 4, 9]
+    assert [record.offset() for record in chunk.records] == [3, 4, 9]
     assert (one.tp, one.offset, one.generation_id) == (CLICKS, 9, 7)
     assert (other.tp, other.offset) == (OTHER, 0)
 
 
-async def test_paused_partitions_are_left_out_and_come_back_when_resumed(consumer: OfflineConsumer) -> None:
-    consumer.fetched = {CLICKS: records(CLICKS, 0), OTHER: records(OTHER, 0)}
-    consumer.pause_partitions({OTHER})
-    assert [message.tp for message in await taken(consumer)] == [CLICKS]
-    consumer.resume_partitions({OTHER})
-    assert [message.tp for message in await taken(consumer)] == [CLICKS, OTHER]
-
-
-async def test_what_was_fetched_when_the_flow_stops_is_sought_again(consumer: OfflineConsumer) -> None:
-    consumer.fetched = {CLICKS: records(CLICKS, 0)}
-    consumer.stop_flow()
+async def test_what_was_fetched_while_the_flow_stopped_is_dropped(consumer: OfflineConsumer) -> None:
+    consumer.given.waiting = {CLICKS: records(CLICKS, 0)}
+    consumer.given.during = consumer.stop_flow
     assert await taken(consumer) == []
-    assert consumer.seeks == 1
+
+
+async def test_a_seek_goes_to_what_is_committed_and_to_the_beginning_where_nothing_is(
+    consumer: OfflineConsumer,
+) -> None:
+    changelog = TP(cast("StreamApp", consumer.app).changelog, 0)
+    consumer.committed = {CLICKS: None, OTHER: 12, changelog: None}
+    await consumer.perform_seek()
+    assert consumer.given.sought == [{CLICKS: None, OTHER: 12}]
+
+
+async def test_partitions_are_fetched_between_being_resumed_and_being_paused(consumer: OfflineConsumer) -> None:
+    consumer.resume_partitions({CLICKS, OTHER})
+    consumer.pause_partitions({OTHER})
+    assert consumer.given.resumed == {CLICKS}
 
 
 @pytest.mark.parametrize("event", ["generation", "flow"])
 async def test_a_rebalance_between_two_partitions_ends_the_fetch(consumer: OfflineConsumer, event: str) -> None:
-    consumer.fetched = {CLICKS: records(CLICKS, 0), OTHER: records(OTHER, 0)}
+    consumer.given.waiting = {CLICKS: records(CLICKS, 0), OTHER: records(OTHER, 0)}
     seen = []
     async for tp, _ in consumer.getmany(1.0):
         seen.append(tp)
@@ -119,7 +134,7 @@ async def test_a_rebalance_between_two_partitions_ends_the_fetch(consumer: Offli
 async def test_a_commit_stops_before_the_first_unfinished_chunk(consumer: OfflineConsumer) -> None:
     chunks = []
     for offsets in ((0, 1, 2), (3, 4), (5,)):
-        consumer.fetched = {CLICKS: records(CLICKS, *offsets)}
+        consumer.given.waiting = {CLICKS: records(CLICKS, *offsets)}
         chunks += await taken(consumer)
     for chunk in chunks:
         consumer.begin(chunk)
@@ -133,9 +148,8 @@ async def test_a_commit_stops_before_the_first_unfinished_chunk(consumer: Offlin
 
 
 async def test_offsets_missing_from_the_log_do_not_hold_a_commit_up(consumer: OfflineConsumer) -> None:
-    consumer.fetched = {CLICKS: records(CLICKS, 100, 250)}  # a compacted log, or one whose beginning is gone
+    consumer.given.waiting = {CLICKS: records(CLICKS, 100, 250)}  # a compacted log, or one whose beginning is gone
     (chunk,) = await taken(consumer)
-    await consumer._add_gap(CLICKS, 0, 99)
     consumer.begin(chunk)
     consumer.ack(chunk)
     await consumer.commit()
@@ -145,10 +159,11 @@ async def test_offsets_missing_from_the_log_do_not_hold_a_commit_up(consumer: Of
 async def test_a_late_acknowledgement_of_before_a_seek_says_nothing_of_the_chunk_read_again(
     consumer: OfflineConsumer,
 ) -> None:
-    consumer.fetched = {CLICKS: records(CLICKS, 0, 1)}
+    consumer.given.waiting = {CLICKS: records(CLICKS, 0, 1)}
     (before,) = await taken(consumer)
     consumer.begin(before)
     await consumer.perform_seek()
+    consumer.given.waiting = {CLICKS: records(CLICKS, 0, 1)}
     (again,) = await taken(consumer)
     consumer.begin(again)
     consumer.ack(before)
@@ -160,7 +175,7 @@ async def test_a_late_acknowledgement_of_before_a_seek_says_nothing_of_the_chunk
 
 
 async def test_giving_partitions_up_commits_what_is_finished_and_forgets_the_rest(consumer: OfflineConsumer) -> None:
-    consumer.fetched = {CLICKS: records(CLICKS, 0, 1), OTHER: records(OTHER, 0)}
+    consumer.given.waiting = {CLICKS: records(CLICKS, 0, 1), OTHER: records(OTHER, 0)}
     finished, unfinished = await taken(consumer)
     for chunk in (finished, unfinished):
         consumer.begin(chunk)
@@ -173,30 +188,61 @@ async def test_giving_partitions_up_commits_what_is_finished_and_forgets_the_res
 
 
 async def test_a_chunk_is_acknowledged_once(consumer: OfflineConsumer) -> None:
-    consumer.fetched = {CLICKS: records(CLICKS, 0)}
+    consumer.given.waiting = {CLICKS: records(CLICKS, 0)}
     (chunk,) = await taken(consumer)
     consumer.begin(chunk)
     assert consumer.ack(chunk)
     assert not consumer.ack(chunk)
 
 
-class Committed:
-    """The client's consumer as far as seeking goes: it leaves a partition without a commit where it stands."""
-
-    def __init__(self, committed: dict[TP, int | None]) -> None:
-        self.committed, self.rewound = committed, set[TP]()
-
-    async def seek_to_committed(self) -> dict[TP, int | None]:
-        return self.committed
-
-    async def seek_to_beginning(self, *partitions: TP) -> None:
-        self.rewound.update(partitions)
+async def drained(consumer: OfflineConsumer, until: asyncio.Event) -> None:
+    """Run the drain until the test says so."""
+    fetcher = SimpleNamespace(_stopped=until)
+    async with asyncio.timeout(10):
+        await consumer._drain_messages(cast("Any", fetcher))
 
 
-async def test_what_was_given_up_before_the_first_commit_is_read_again(consumer: OfflineConsumer) -> None:
-    changelog = TP(cast("StreamApp", consumer.app).changelog, 0)
-    client = Committed({CLICKS: None, OTHER: 12, changelog: None})
-    thread = cast("Any", consumer)._thread
-    thread._consumer = client
-    assert await thread._seek_to_committed() == client.committed
-    assert client.rewound == {CLICKS}
+async def test_no_more_is_fetched_until_every_chunk_is_taken(consumer: OfflineConsumer) -> None:
+    handed: list[Message] = []
+    stop = asyncio.Event()
+
+    async def hand_over(message: Message) -> None:
+        handed.append(message)
+
+    consumer.callback = hand_over
+    consumer.given.waiting = {CLICKS: records(CLICKS, 0), OTHER: records(OTHER, 0)}
+    drain = asyncio.create_task(drained(consumer, stop))
+    while len(handed) < 2:
+        await asyncio.sleep(0)
+    consumer.given.waiting = {CLICKS: records(CLICKS, 1)}
+    assert consumer.begin(handed[0])  # the other is still to come
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert len(handed) == 2
+    assert not consumer.begin(handed[1])
+    while len(handed) < 3:
+        await asyncio.sleep(0)
+    stop.set()
+    consumer.begin(handed[2])
+    await drain
+
+
+async def test_chunks_that_a_rebalance_took_away_are_not_waited_for(consumer: OfflineConsumer) -> None:
+    handed: list[Message] = []
+    stop = asyncio.Event()
+
+    async def hand_over(message: Message) -> None:
+        handed.append(message)
+
+    consumer.callback = hand_over
+    consumer.given.waiting = {CLICKS: records(CLICKS, 0)}
+    drain = asyncio.create_task(drained(consumer, stop))
+    while not handed:
+        await asyncio.sleep(0)
+    await consumer.perform_seek()
+    consumer.given.waiting = {CLICKS: records(CLICKS, 0)}
+    while len(handed) < 2:
+        await asyncio.sleep(0)
+    stop.set()
+    consumer.begin(handed[1])
+    await drain

@@ -1,0 +1,126 @@
+"""Fetching the partitions that a worker holds: librdkafka does it on threads that need no interpreter.
+
+Faust's own client parses every response on a Python thread, which a busy worker's folding and scoring hold up. Group,
+assignment and commits stay Faust's; this knows only partitions and where to go on in them.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from confluent_kafka import OFFSET_BEGINNING, Message, TopicPartition
+from faust.types import TP
+
+from mmrec_stream.kafka.clients import open_consumer
+from mmrec_stream.kafka.reader import FOLLOW_WAIT_MS, PASSING, QUEUE_BACKOFF_MS
+from mmrec_stream.settings import Settings
+
+MAX_RECORDS = 30_000
+"""Most records of one fetch. Only a worker that catches up meets it: the more come at once, the fewer profiles are
+written twice, and beyond this a fetch would hold the event loop for more than a tenth of a second."""
+
+CHUNK_BYTES = 4 * 1024 * 1024
+"""Most bytes of a partition in one answer: the same bound as `MAX_RECORDS` at 140 bytes a record."""
+
+AHEAD_RECORDS = 16
+"""With this many waiting to be taken, no more are asked for. What then comes is asked for at once when they are taken:
+under load that is one request a turn, where a request for every few records would cost the broker as much as the
+worker. At low load it is never reached, and must not be: a partition that is left out of one request waits until that
+is answered."""
+
+AHEAD_KBYTES = 16 * 1024
+"""The same bound in memory, for large records."""
+
+log = logging.getLogger(__name__)
+
+
+class Fetching:
+    """Records of the partitions that were resumed, from where `seek` has put them.
+
+    All methods are called from the event loop; only `fetch` waits.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._consumer = open_consumer(
+            settings,
+            settings.app_id,
+            fetch_wait_max_ms=FOLLOW_WAIT_MS,
+            queued_max_messages_kbytes=AHEAD_KBYTES,
+            queued_min_messages=AHEAD_RECORDS,
+            max_partition_fetch_bytes=CHUNK_BYTES,
+            fetch_queue_backoff_ms=QUEUE_BACKOFF_MS,
+            max_poll_interval_ms=86_400_000,  # it is no member of the group, and a long restore is no failure
+        )
+        self._thread = ThreadPoolExecutor(1, "fetch")
+        self._positions: dict[TP, int] = {}
+        """Where each partition goes on that is known, until the next seek."""
+        self._fetched: set[TP] = set()
+        self._waiting: asyncio.Future[Message | None] | None = None
+        self._outdated = False
+        """Whether the wait under way began before the last seek: what it brings may lie before or after it."""
+
+    def seek(self, positions: Mapping[TP, int | None]) -> None:
+        """Drop what was fetched, and fetch nothing until partitions are resumed.
+
+        Args:
+            positions: the next offset to read of every partition that is held; None is its beginning.
+        """
+        self._positions = {tp: OFFSET_BEGINNING if at is None else at for tp, at in positions.items()}
+        self._fetched = set()
+        self._consumer.unassign()
+        self._outdated = self._waiting is not None
+
+    def resume(self, partitions: Iterable[TP]) -> None:
+        """Fetch these too, from where the last seek has put them; those it has not named are left out."""
+        fresh = (self._positions.keys() & set(partitions)) - self._fetched
+        self._fetched |= fresh
+        self._assign(fresh)
+
+    def pause(self, partitions: Iterable[TP]) -> None:
+        """Stop fetching these; they go on after the next seek."""
+        paused = self._fetched & set(partitions)
+        self._fetched -= paused
+        for tp in paused:
+            del self._positions[tp]
+        if paused:
+            self._consumer.incremental_unassign([TopicPartition(*tp) for tp in paused])
+
+    async def fetch(self, timeout_s: float) -> dict[TP, list[Message]]:
+        """What has arrived, by partition and in order; waits up to `timeout_s` for the first record."""
+        if self._waiting is None:
+            if there := self._consumer.consume(MAX_RECORDS, 0):
+                return self._by_partition(there)
+            loop = asyncio.get_running_loop()
+            self._waiting = loop.run_in_executor(self._thread, self._consumer.poll, timeout_s)
+        # Whoever is cancelled here leaves the wait to the next call: what it brings must not be lost.
+        await asyncio.wait({self._waiting})
+        first, self._waiting = self._waiting.result(), None
+        if self._outdated:
+            self._outdated = False
+            self._consumer.unassign()
+            self._assign(self._fetched)
+            return {}
+        return self._by_partition([first, *self._consumer.consume(MAX_RECORDS - 1, 0)]) if first is not None else {}
+
+    def close(self) -> None:
+        """Leave. Blocks while a wait is under way."""
+        self._thread.shutdown()
+        self._consumer.close()
+
+    def _assign(self, partitions: set[TP]) -> None:
+        if partitions:
+            self._consumer.incremental_assign([TopicPartition(*tp, self._positions[tp]) for tp in sorted(partitions)])
+
+    def _by_partition(self, messages: list[Message]) -> dict[TP, list[Message]]:
+        found: dict[tuple[str | None, int | None], list[Message]] = {}
+        for message in messages:
+            if (error := message.error()) is None:
+                place = (message.topic(), message.partition())
+                if (records := found.get(place)) is None:
+                    found[place] = [message]
+                else:
+                    records.append(message)
+            elif error.code() not in PASSING:
+                log.error("%s[%s] cannot be fetched: %s", message.topic(), message.partition(), error.str())
+        return {TP(*place): records for place, records in found.items() if place in self._fetched}

@@ -1,0 +1,127 @@
+"""Fetching from real brokers: where it begins, what it leaves out, that neither seek nor cancelled wait loses any."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+import pytest
+from faust.types import TP
+
+from mmrec_stream.kafka.admin import Cluster
+from mmrec_stream.kafka.clients import BatchProducer
+from mmrec_stream.settings import Settings
+from mmrec_stream.topics import Topics, topic_plan
+from streams import fetching as module
+from streams.fetching import Fetching
+
+
+@pytest.fixture
+def partitions(settings: Settings) -> tuple[TP, TP]:
+    """Two partitions with the values 0 to 9 each."""
+    Cluster(settings).create(topic_plan(settings))
+    one, other = TP(Topics.of(settings).clicks, 0), TP(Topics.of(settings).clicks, 1)
+    send(settings, one, range(10))
+    send(settings, other, range(10))
+    return one, other
+
+
+@pytest.fixture
+async def fetching(settings: Settings) -> AsyncIterator[Fetching]:
+    opened = Fetching(settings)
+    yield opened
+    await asyncio.to_thread(opened.close)
+
+
+def send(settings: Settings, tp: TP, values: range) -> None:
+    with BatchProducer(settings) as producer:
+        for value in values:
+            producer.send(tp.topic, b"%d" % value, partition=tp.partition)
+
+
+async def until(fetching: Fetching, wanted: dict[TP, int]) -> dict[TP, list[int]]:
+    """Fetch until this many values have come of each partition."""
+    found: dict[TP, list[int]] = {tp: [] for tp in wanted}
+    async with asyncio.timeout(20):
+        while any(len(found[tp]) < count for tp, count in wanted.items()):
+            for tp, records in (await fetching.fetch(0.1)).items():
+                found[tp] += [int(record.value()) for record in records]
+    return found
+
+
+async def test_each_partition_goes_on_where_the_seek_put_it(fetching: Fetching, partitions: tuple[TP, TP]) -> None:
+    one, other = partitions
+    fetching.seek({one: None, other: 7})
+    fetching.resume(partitions)
+    assert await until(fetching, {one: 10, other: 3}) == {one: list(range(10)), other: [7, 8, 9]}
+
+
+async def test_a_partition_waits_for_being_resumed(fetching: Fetching, partitions: tuple[TP, TP]) -> None:
+    one, other = partitions
+    fetching.seek({one: None, other: 4})
+    fetching.resume({one, TP(one.topic, 3)})  # the last is nobody's that the seek has named
+    assert await until(fetching, {one: 10}) == {one: list(range(10))}
+    assert await fetching.fetch(0.1) == {}
+    fetching.resume({other})
+    assert await until(fetching, {other: 6}) == {other: [4, 5, 6, 7, 8, 9]}
+
+
+async def test_a_paused_partition_goes_on_after_the_next_seek(
+    fetching: Fetching, partitions: tuple[TP, TP], settings: Settings
+) -> None:
+    one, other = partitions
+    fetching.seek({one: None, other: None})
+    fetching.resume(partitions)
+    await until(fetching, {one: 10, other: 10})
+    fetching.pause({other})
+    fetching.resume({other})
+    send(settings, one, range(10, 12))
+    send(settings, other, range(10, 12))
+    assert await until(fetching, {one: 2}) == {one: [10, 11]}
+    assert await fetching.fetch(0.1) == {}
+    fetching.seek({one: 12, other: 10})
+    fetching.resume(partitions)
+    assert await until(fetching, {other: 2}) == {other: [10, 11]}
+
+
+async def test_a_seek_while_a_fetch_waits_neither_loses_nor_repeats_a_record(
+    fetching: Fetching, partitions: tuple[TP, TP], settings: Settings
+) -> None:
+    one, other = partitions
+    fetching.seek({one: 10, other: 10})
+    fetching.resume(partitions)
+    waiting = asyncio.create_task(fetching.fetch(5.0))
+    await asyncio.sleep(0)  # the wait is under way
+    fetching.seek({one: 5, other: 10})
+    fetching.resume(partitions)
+    assert await waiting == {}
+    send(settings, other, range(10, 11))
+    assert await until(fetching, {one: 5, other: 1}) == {one: [5, 6, 7, 8, 9], other: [10]}
+
+
+async def test_a_cancelled_fetch_leaves_what_it_waits_for_to_the_next(
+    fetching: Fetching, partitions: tuple[TP, TP], settings: Settings
+) -> None:
+    one, _ = partitions
+    fetching.seek({one: 10})
+    fetching.resume({one})
+    waiting = asyncio.create_task(fetching.fetch(5.0))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with suppress(asyncio.CancelledError):
+        await waiting
+    send(settings, one, range(10, 12))
+    assert await until(fetching, {one: 2}) == {one: [10, 11]}
+
+
+async def test_a_fetch_brings_no_more_than_its_bound(
+    fetching: Fetching, partitions: tuple[TP, TP], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_RECORDS", 4)
+    fetching.seek(dict.fromkeys(partitions))
+    fetching.resume(partitions)
+    left = 20
+    async with asyncio.timeout(20):
+        while left:
+            came = sum(map(len, (await fetching.fetch(0.1)).values()))
+            assert came <= 4
+            left -= came
