@@ -25,6 +25,7 @@ from mmrec_stream.ranking.items import CONTENT_TEMPERATURE
 from model_export.config import ModelConfig
 from model_export.encoders import PRECOMPUTED, Attributes, LstmText
 from model_export.inputs import Inputs
+from model_export.season import Season
 
 REGRESSION_L2 = 250.0
 """Ridge penalty of the regression, EASE's usual order of size for a few events a user; 100 to 500 are as good."""
@@ -47,6 +48,11 @@ class AssociationSettings:
     counting knows the order, and together they foresee a fifth more than either."""
     content: tuple[str, ...] = ("vectors",)
     """Which sources of content count, in equal parts; see `ContentSources`."""
+    rarity: float = 0.0
+    """Exponent of (occurrences + 1) that what resembles an item is divided by. The likeness of an item says nothing of
+    how many have it already: those who wanted a popular one mostly do, and the seldom ones are where the new are."""
+    season: float = 0.0
+    """Exponent of the demand at the moment of asking that rows are multiplied by; see `Season`."""
 
 
 class ContentSources:
@@ -98,9 +104,17 @@ class ContentSources:
 class BehaviourSources:
     """What a log says of items: counted, and mixed with a regression, which is solved once, when first asked for."""
 
-    def __init__(self, config: ModelConfig, log: Interactions, items: int) -> None:
-        """Which associations of `items` items, as configured, and the log whose likings they are learned from."""
+    def __init__(self, config: ModelConfig, log: Interactions, items: int, *, seasons: bool = False) -> None:
+        """Which associations, as configured, of how many items.
+
+        Args:
+            config: How the model is made.
+            log: Whose likings they are learned from.
+            items: How many items there are.
+            seasons: Whether time and the catalogue's order can tell what is in season.
+        """
         self._config, self._log, self._items = config, log.where(log.likings), items
+        self.seasons = seasons
         self.support = np.bincount(self._log.items, minlength=items)
         """How often each item was liked, (items,)."""
 
@@ -121,6 +135,10 @@ class BehaviourSources:
         share = settings.regression
         return sp.csr_matrix((1.0 - share) * _distributions(counted) + share * self._regressed)
 
+    def season(self, settings: AssociationSettings) -> Season | None:
+        """What is in season when, where it counts."""
+        return Season(self._log, self._items, settings.season) if self.seasons and settings.season else None
+
     @cached_property
     def _regressed(self) -> sp.csr_matrix:
         dense = ease(self._log, self._items, l2=REGRESSION_L2)
@@ -133,7 +151,7 @@ class BehaviourSources:
 def association_rows(
     config: ModelConfig, behaviour: BehaviourSources, content: ContentSources, settings: AssociationSettings
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """The release's neighbours and weights, as of `neighbour_rows`.
+    """The neighbours and weights, as of `neighbour_rows`, whatever the season.
 
     Args:
         config: How many neighbours.
@@ -141,8 +159,10 @@ def association_rows(
         content: What resembles what.
         settings: How a row is made.
     """
-    rows = behaviour.rows(settings)
-    return neighbour_rows(rows, content.rows(settings.content), behaviour.support, settings.trust, config.neighbours)
+    alike = content.rows(settings.content)
+    if settings.rarity:
+        alike = _distributions(sp.csr_matrix(alike @ sp.diags((behaviour.support + 1.0) ** -settings.rarity)))
+    return neighbour_rows(behaviour.rows(settings), alike, behaviour.support, settings.trust, config.neighbours)
 
 
 def neighbour_rows(

@@ -18,18 +18,23 @@ from mmrec_stream.ranking.types import Features
 from model_export.associations import AssociationSettings, BehaviourSources, ContentSources, association_rows
 from model_export.config import ModelConfig
 from model_export.hybrid import Report, ndcg_at_10, request_batches, table_of
-from model_export.ranker import BUCKETS, Ranker, Request, Table
+from model_export.ranker import BUCKETS, Ranker, Request, Table, in_season
+from model_export.season import Season
 
 GRID: dict[str, tuple[float, ...]] = {
     "window": (3, 30),
     "backward": (0.0, 0.6, 1.0),
     "discount": (0.25, 0.5),
-    "trust": (0.5, 10.0),
+    "trust": (0.5, 10.0, 100.0),
 }
 """Values tried beside the defaults, one setting after the other: a full grid costs five times as much and was never
 more than .001 better."""
 
 REGRESSION_SHARES = (0.3, 0.7)
+
+RARITIES = (0.3, 0.6)
+
+SEASON_POWERS = (0.5, 1.0, 1.5)
 
 ALPHAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 1.0)
 
@@ -78,15 +83,20 @@ def calibrate(
     cases, features = cases.where(few), features.part(slice(len(few)))
     batches = list(request_batches(features))
 
+    def p_item(settings: AssociationSettings) -> NDArray[np.float32]:
+        return _p_item(ranker, batches, make(settings), cases, behaviour.season(settings))
+
     def p_item_quality(settings: AssociationSettings) -> float:
-        return float(ndcg_at_10(_p_item(ranker, batches, make(settings)), cases, mask_history=mask_history).mean())
+        return float(ndcg_at_10(p_item(settings), cases, mask_history=mask_history).mean())
 
     def make(settings: AssociationSettings) -> Table:
         return table_of(vectors, *association_rows(config, behaviour, content, settings))
 
     chosen = AssociationSettings()
     best = p_item_quality(chosen)
-    grid: dict[str, Sequence[object]] = {**GRID, "content": content.choices()}
+    grid: dict[str, Sequence[object]] = {**GRID, "content": content.choices(), "rarity": RARITIES}
+    if behaviour.seasons:
+        grid["season"] = SEASON_POWERS
     if config.associations == "regressed":
         grid["regression"] = REGRESSION_SHARES
     for name, values in grid.items():
@@ -94,10 +104,9 @@ def calibrate(
             if (quality := p_item_quality(settings)) > best:
                 best, chosen = quality, settings
     table = make(chosen)
-    _fit_places(ranker, batches, table, cases)
-    p_item = _p_item(ranker, batches, table)
+    _fit_places(ranker, batches, table, cases, behaviour.season(chosen))
     p_user = _fit_temperature(ranker, users[: len(few)] @ table.item_vectors.T, cases)
-    _fit_alpha(ranker, p_user, p_item, cases, np.asarray(features.lengths), report, mask_history=mask_history)
+    _fit_alpha(ranker, p_user, p_item(chosen), cases, np.asarray(features.lengths), report, mask_history=mask_history)
     return chosen
 
 
@@ -105,28 +114,46 @@ def _with(settings: AssociationSettings, name: str, value: object) -> Associatio
     return replace(settings, **{name: value})  # type: ignore[arg-type]
 
 
-def _p_item(ranker: Ranker, batches: list[Request], table: Table) -> NDArray[np.float32]:
+def _p_item(
+    ranker: Ranker, batches: list[Request], table: Table, cases: Cases, season: Season | None
+) -> NDArray[np.float32]:
     """(cases, items)."""
     parts = []
     with torch.no_grad():
-        for request in batches:
-            rows, weights = ranker.associated(request, table)
+        for request, demand in _with_demand(batches, cases, season):
+            rows, weights = ranker.associated(request, table, demand)
             dense = torch.zeros(len(rows), len(table.item_vectors))
             parts.append(dense.scatter_add(1, rows, weights).numpy())
     return np.concatenate(parts)
 
 
-def _fit_places(ranker: Ranker, batches: list[Request], table: Table, cases: Cases) -> None:
+def _with_demand(
+    batches: list[Request], cases: Cases, season: Season | None
+) -> Iterator[tuple[Request, Tensor | None]]:
+    """Each batch of the cases with what is in demand at their moments, (batch, items)."""
+    done = 0
+    for request in batches:
+        count = len(request.lengths)
+        moments = cases.times[done : done + count]
+        yield request, None if season is None else torch.from_numpy(season.at(moments))
+        done += count
+
+
+def _fit_places(ranker: Ranker, batches: list[Request], table: Table, cases: Cases, season: Season | None) -> None:
     """Fit the weights of places and types: the likelihood of each case's first target under p_item."""
     targets = torch.from_numpy(cases.targets.values[cases.targets.offsets[:-1]])
     shown, there, types = [], [], []
     done = 0
-    for request in batches:
+    for request, demand in _with_demand(batches, cases, season):
         places = request.lengths.unsqueeze(1) - 1 - torch.arange(ranker.recent)
         inside, places = places >= 0, places.clamp(min=0)
         sources = request.history_rows.gather(1, places)
-        match = table.neighbours[sources] == targets[done : done + len(sources), None, None]
-        shown.append((table.neighbour_weights[sources] * match).sum(2))
+        neighbours, weights = table.neighbours[sources], table.neighbour_weights[sources]
+        if demand is not None:
+            rows = neighbours.clamp(min=0).to(torch.int64)
+            weights = in_season(weights, demand.gather(1, rows.flatten(1)).reshape(rows.shape))
+        match = neighbours == targets[done : done + len(sources), None, None]
+        shown.append((weights * match).sum(2))
         there.append(inside)
         types.append(request.history_types.gather(1, places))
         done += len(sources)

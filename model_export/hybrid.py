@@ -19,7 +19,8 @@ from mmrec_stream.ranking.types import Features
 from model_export.config import ModelConfig
 from model_export.inputs import Inputs
 from model_export.items import ItemModel
-from model_export.ranker import BUCKETS, Ranker, Request, Table
+from model_export.ranker import BUCKETS, Ranker, Request, Table, in_season
+from model_export.season import Season
 from model_export.social import Social
 
 Part = Literal["mixed", "user", "item"]
@@ -65,17 +66,31 @@ class TrainedModel:
     neighbours: NDArray[np.int32]
     """(items, K), −1 where there is none."""
     neighbour_weights: NDArray[np.float32]
+    """(items, K), whatever the season."""
     report: Report
     social: Social | None = None
     """Whom users follow, where the data says so and it helps."""
+    season: Season | None = None
+    """What is taken when, where the catalogue's order tells and it helps."""
 
     @property
     def alpha(self) -> dict[int, float]:
         """α by least history length."""
         return dict(zip(BUCKETS, (round(alpha, 4) for alpha in self.ranker.alphas.tolist()), strict=True))
 
+    @property
+    def released_weights(self) -> NDArray[np.float32]:
+        """The neighbours' weights in the season after the log, (items, K): what a release serves."""
+        if self.season is None:
+            return self.neighbour_weights
+        demand = self.season.now()[np.maximum(self.neighbours, 0)]
+        return in_season(torch.from_numpy(self.neighbour_weights), torch.from_numpy(demand)).numpy()
+
     def score(self, cases: Cases, part: Part = "mixed") -> NDArray[np.float32]:
-        """Scores of all items for cases, (cases, items): probabilities, higher is better."""
+        """Scores of all items for cases, (cases, items): probabilities, higher is better.
+
+        Each case is scored in the season of its own moment, as a release of that day would.
+        """
         features = case_features(cases, self.dataset, self.inputs, self.config)
         table = table_of(self.vectors, self.neighbours, self.neighbour_weights)
         scores = np.empty((len(cases), len(self.vectors)), dtype=np.float32)
@@ -85,7 +100,9 @@ class TrainedModel:
         done = 0
         with torch.no_grad():
             for request, own in zip(request_batches(features), users.split(SCORE_BATCH), strict=True):
-                p_user, p_item, alpha = self.ranker.distributions(request, own, table)
+                moments = cases.times[done : done + len(own)]
+                demand = None if self.season is None else torch.from_numpy(self.season.at(moments))
+                p_user, p_item, alpha = self.ranker.distributions(request, own, table, demand)
                 if part == "mixed":
                     weight = alpha.unsqueeze(1)
                     chosen = weight * p_user + (1 - weight) * p_item

@@ -112,8 +112,11 @@ class Ranker(nn.Module):
         bias = torch.where(table.available, 0.0, UNAVAILABLE)
         return torch.softmax(vectors @ table.item_vectors.transpose(0, 1) + bias, 1)
 
-    def associated(self, request: Request, table: Table) -> tuple[Tensor, Tensor]:
-        """Rows (batch, recent · K) that the newest events point at, and with what weight; a row may come repeatedly."""
+    def associated(self, request: Request, table: Table, demand: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Rows (batch, recent · K) that the newest events point at, and with what weight; a row may come repeatedly.
+
+        With `demand` (batch, items), associations weigh as `in_season` says; a release's own are of its season.
+        """
         places = request.lengths.unsqueeze(1) - 1 - torch.arange(self.recent, device=request.lengths.device)
         there, places = places >= 0, places.clamp(min=0)
         types = request.history_types.gather(1, places)
@@ -121,6 +124,8 @@ class Ranker(nn.Module):
         sources = request.history_rows.gather(1, places)
         rows = torch.nn.functional.embedding(sources, table.neighbours).flatten(1).clamp(min=0).to(torch.int64)
         weights = torch.nn.functional.embedding(sources, table.neighbour_weights)
+        if demand is not None:
+            weights = in_season(weights, demand.gather(1, rows).reshape(weights.shape))
         spread = (share.unsqueeze(2) * weights).flatten(1)
         return rows, spread * _of_rows(table.available, rows)
 
@@ -133,11 +138,28 @@ class Ranker(nn.Module):
         """Mix with these α, one for each of `BUCKETS`, `ALPHA_MARGIN` away from 0 and 1 at least."""
         self.alphas.copy_(torch.tensor(alphas).clamp(ALPHA_MARGIN, 1 - ALPHA_MARGIN))
 
-    def distributions(self, request: Request, users: Tensor, table: Table) -> tuple[Tensor, Tensor, Tensor]:
-        """p_user and p_item of all items, (batch, items), and alpha, (batch,), for users' vectors (batch, dim)."""
+    def distributions(
+        self, request: Request, users: Tensor, table: Table, demand: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """p_user and p_item of all items, (batch, items), and alpha, (batch,).
+
+        Args:
+            request: The users.
+            users: Their vectors, (batch, dim).
+            table: The items.
+            demand: As for `associated`.
+        """
         p_user = self.p_user(users, table)
-        rows, weights = self.associated(request, table)
+        rows, weights = self.associated(request, table, demand)
         return p_user, torch.zeros_like(p_user).scatter_add(1, rows, weights), self.alpha(request.lengths)
+
+
+def in_season(weights: Tensor, demand: Tensor) -> Tensor:
+    """Association weights (…, K) times their neighbours' demand, of the same shape; a row sums to what it did."""
+    weighed = weights * demand
+    there = weights.sum(-1, keepdim=True)
+    result: Tensor = weighed * (there / weighed.sum(-1, keepdim=True).clamp(min=1e-12))
+    return result
 
 
 def _of_rows(available: Tensor, rows: Tensor) -> Tensor:

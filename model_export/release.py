@@ -75,7 +75,7 @@ def build_release(model: TrainedModel, store: Path, created_ms: int, version: st
     arrays = {
         folder.ITEM_VECTORS: model.vectors,
         folder.NEIGHBOURS: model.neighbours,
-        folder.NEIGHBOUR_WEIGHTS: model.neighbour_weights,
+        folder.NEIGHBOUR_WEIGHTS: model.released_weights,
     }
     files = {name: serialize(graph) for name, graph in graphs.items()}
     files |= {name: npy_bytes(array) for name, array in arrays.items()}
@@ -101,7 +101,7 @@ def golden(model: TrainedModel, files: Mapping[str, bytes]) -> Arrays:
     table: Arrays = {
         "item_vectors": model.vectors,
         "neighbours": model.neighbours,
-        "neighbour_weights": model.neighbour_weights,
+        "neighbour_weights": model.released_weights,
         "available": np.ones(len(model.vectors), dtype=bool),
     }
     feed = model.inputs.content.feed()

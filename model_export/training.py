@@ -136,7 +136,8 @@ def fit(
     vectors, shares = trainer.table()
     ranker = Ranker(trainer.users, config).cpu().eval()
     content = ContentSources(inputs, trainer.items.names, vectors, config.neighbours)
-    behaviour = BehaviourSources(config, log, dataset.items)
+    seasons = dataset.timed and dataset.listed
+    behaviour = BehaviourSources(config, log, dataset.items, seasons=seasons)
     settings, social = AssociationSettings(), None
     if features is not None:
 
@@ -165,7 +166,7 @@ def fit(
         trainer = learn(log, report.best_epoch, None)
         vectors, shares = trainer.table()
         content = ContentSources(inputs, trainer.items.names, vectors, config.neighbours)
-        behaviour = BehaviourSources(config, log, dataset.items)
+        behaviour = BehaviourSources(config, log, dataset.items, seasons=seasons)
         ranker.users = trainer.users.cpu().eval()
         if social is not None and dataset.social is not None:
             social = replace(Social.of(dataset.social, dataset.users, log), weight=social.weight)
@@ -174,7 +175,8 @@ def fit(
     report.seconds = time.monotonic() - began
     if checkpoint:
         checkpoint.unlink(missing_ok=True)
-    return TrainedModel(config, dataset, inputs, trainer.items, ranker, vectors, *rows, report, social)
+    season = behaviour.season(settings)
+    return TrainedModel(config, dataset, inputs, trainer.items, ranker, vectors, *rows, report, social, season)
 
 
 class _Trainer:

@@ -153,7 +153,8 @@ def hm(folder: Path) -> Judged:
         "text": np.load(base / "features_text_minilm_384.npy", allow_pickle=False).astype(np.float32),
         "image": np.load(base / "features_image_mobilenetv2_pca256.npy", allow_pickle=False).astype(np.float32),
     }
-    dataset = Dataset("hm", log, list(users), list(items), catalogue, features)
+    # Article numbers are given out in turn, and the file is sorted by them.
+    dataset = Dataset("hm", log, list(users), list(items), catalogue, features, listed=True)
     targets = (
         Target("Recall@20", 0.0294, 0.060, "text and image kNN"),
         Target("Recall@100", 0.0652, 0.120, "text and image kNN"),

@@ -128,6 +128,8 @@ class Dataset:
     """Who follows or trusts whom, (edges, 2): follower, followed, as user numbers."""
     timed: bool = True
     """Whether the times are a clock's, not just an order."""
+    listed: bool = False
+    """Whether items are numbered in the order in which a catalogue came to list them, not by their first event."""
 
     def __post_init__(self) -> None:
         for name, matrix in self.features.items():
@@ -216,4 +218,5 @@ def from_events(name: str, events: Iterable[BehaviourEvent], catalogue: Iterable
         list(item_numbers),
         [entries.get(item_id) or hints[item_id][1] for item_id in item_numbers],
         social=np.array(edges, dtype=np.int32) if edges else None,
+        listed=bool(entries) and not hints,
     )

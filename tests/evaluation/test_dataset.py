@@ -66,6 +66,16 @@ def test_events_become_interactions_edges_and_catalogue_entries() -> None:
     assert [[dataset.user_ids[user] for user in edge] for edge in dataset.social] == [["anna", "bob"]]
 
 
+def test_items_are_in_the_order_of_listing_where_the_catalogue_names_them_all() -> None:
+    catalogue = [CatalogueItem(item_id="b"), CatalogueItem(item_id="a")]
+    events = [Click(user_id="anna", ts=T, item_id=item) for item in ("a", "b")]
+    listed = from_events("shop", events, catalogue)
+    assert listed.listed
+    assert list(listed.item_ids) == ["b", "a"]
+    assert not from_events("shop", events, catalogue[:1]).listed, "item a is where its first event put it"
+    assert not from_events("shop", events).listed
+
+
 def test_features_must_have_a_row_an_item() -> None:
     log = Interactions.of(np.array([0]), np.array([0]), np.array([T]))
     with pytest.raises(UserError, match="feature text has 2 rows for 1 items"):
