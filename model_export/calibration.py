@@ -17,7 +17,7 @@ from mmrec_stream.evaluation.splits import Cases
 from mmrec_stream.ranking.types import Features
 from model_export.associations import AssociationSettings, BehaviourSources, ContentSources, association_rows
 from model_export.config import ModelConfig
-from model_export.hybrid import Report, ndcg_at_10, request_batches, table_of
+from model_export.hybrid import Report, ndcg_at, request_batches, table_of
 from model_export.ranker import BUCKETS, Ranker, Request, Table, in_season
 from model_export.season import Season
 
@@ -87,7 +87,7 @@ def calibrate(
         return _p_item(ranker, batches, make(settings), cases, behaviour.season(settings))
 
     def p_item_quality(settings: AssociationSettings) -> float:
-        return float(ndcg_at_10(p_item(settings), cases, mask_history=mask_history).mean())
+        return float(ndcg_at(config.places, p_item(settings), cases, mask_history=mask_history).mean())
 
     def make(settings: AssociationSettings) -> Table:
         return table_of(vectors, *association_rows(config, behaviour, content, settings))
@@ -106,7 +106,16 @@ def calibrate(
     table = make(chosen)
     _fit_places(ranker, batches, table, cases, behaviour.season(chosen))
     p_user = _fit_temperature(ranker, users[: len(few)] @ table.item_vectors.T, cases)
-    _fit_alpha(ranker, p_user, p_item(chosen), cases, np.asarray(features.lengths), report, mask_history=mask_history)
+    _fit_alpha(
+        ranker,
+        p_user,
+        p_item(chosen),
+        cases,
+        np.asarray(features.lengths),
+        report,
+        config.places,
+        mask_history=mask_history,
+    )
     return chosen
 
 
@@ -201,11 +210,12 @@ def _fit_alpha(
     cases: Cases,
     lengths: NDArray[np.int64],
     report: Report,
+    places: int,
     *,
     mask_history: bool,
 ) -> None:
-    """Choose α for each history length by NDCG@10."""
-    quality = np.array([ndcg_at_10(mix, cases, mask_history=mask_history) for mix in _mixes(p_user, p_item)])
+    """Choose α for each history length by NDCG."""
+    quality = np.array([ndcg_at(places, mix, cases, mask_history=mask_history) for mix in _mixes(p_user, p_item)])
     means = quality.mean(axis=1)
     overall = int(means.argmax())
     chosen = []
@@ -219,9 +229,9 @@ def _fit_alpha(
     bucket = np.searchsorted(np.array(BUCKETS), lengths, side="right") - 1
     own = quality[np.array(chosen)[bucket], np.arange(len(lengths))]
     report.validation = {
-        "ndcg@10": float(own.mean()),
-        "ndcg@10 p_user": float(means[-1]),
-        "ndcg@10 p_item": float(means[0]),
+        f"ndcg@{places}": float(own.mean()),
+        f"ndcg@{places} p_user": float(means[-1]),
+        f"ndcg@{places} p_item": float(means[0]),
     }
 
 

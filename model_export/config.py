@@ -77,6 +77,10 @@ class ModelConfig:
     """`counted`: directed co-occurrence, as a stream counts it. `regressed`: mixed with EASE's regression of
     each item on all others, which foresees more and needs memory for 12 · items² bytes: for up to some 20,000 items."""
 
+    places: int = 10
+    """Places of a list that validation looks at, as NDCG. Where few cases have any of their targets among the first
+    ten, what is best there is chance, and a hundred places tell settings apart."""
+
     repeats: bool = False
     """Whether an item that the user has had before is something to predict."""
 

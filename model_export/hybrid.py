@@ -37,7 +37,7 @@ class Report:
     losses: list[float] = field(default_factory=list)
     """Mean loss of each pass, nats."""
     metrics: list[float] = field(default_factory=list)
-    """NDCG@10 of p_user on validation after each pass."""
+    """NDCG of p_user on validation after each pass."""
     best_epoch: int = 0
     seconds: float = 0.0
     modality_weights: dict[str, float] = field(default_factory=dict)
@@ -45,9 +45,9 @@ class Report:
     alpha: dict[int, float] = field(default_factory=dict)
     """α by least history length."""
     alpha_curve: dict[float, float] = field(default_factory=dict)
-    """NDCG@10 on validation with one α for all."""
+    """NDCG on validation with one α for all."""
     social: dict[float, float] = field(default_factory=dict)
-    """NDCG@10 of p_user on validation by the weight of those that a user follows, where the data says whom."""
+    """NDCG of p_user on validation by the weight of those that a user follows, where the data says whom."""
     validation: dict[str, float] = field(default_factory=dict)
     """Metrics of the mix and of both halves alone on validation."""
 
@@ -158,9 +158,9 @@ def sample_cases(cases: Cases, most: int, seed: int = 0) -> Cases:
     return cases.where(np.sort(np.random.default_rng(seed).choice(len(cases), most, replace=False)))
 
 
-def ndcg_at_10(scores: NDArray[np.float32], cases: Cases, *, mask_history: bool) -> NDArray[np.float64]:
-    """NDCG@10 of each case, full ranking; ties are broken at random, always the same way."""
+def ndcg_at(places: int, scores: NDArray[np.float32], cases: Cases, *, mask_history: bool) -> NDArray[np.float64]:
+    """NDCG at so many places of each case, full ranking; ties are broken at random, always the same way."""
     order = np.random.default_rng(0).permutation(scores.shape[1])
     banned = [cases.history(case) for case in range(len(cases))] if mask_history else None
-    lists = metrics.top_lists(scores, 10, banned, order)
-    return metrics.ndcg(metrics.hits(lists, cases.targets), cases.targets, 10)
+    lists = metrics.top_lists(scores, places, banned, order)
+    return metrics.ndcg(metrics.hits(lists, cases.targets), cases.targets, places)

@@ -49,9 +49,8 @@ def training_sequences(log: Interactions, length: int, *, repeats: bool) -> Sequ
     """Cut users' histories into pieces of at most `length` events, each with what came next.
 
     The target of a place is the next liking, without `repeats` the next one of an item that the user has not had
-    before.
+    before. The log is one without impressions.
     """
-    log = log.without_impressions()
     count = len(log)
     positions = log.positions()
     pieces = np.cumsum(positions % length == 0) - 1

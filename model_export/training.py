@@ -21,7 +21,7 @@ from model_export.calibration import calibrate
 from model_export.checkpoint import Checkpoint, State
 from model_export.config import ModelConfig
 from model_export.encoders import INITIAL_LENGTH, Precomputed
-from model_export.hybrid import Report, TrainedModel, case_features, ndcg_at_10, sample_cases, user_vectors
+from model_export.hybrid import Report, TrainedModel, case_features, ndcg_at, sample_cases, user_vectors
 from model_export.inputs import Inputs, describe, encoder_names
 from model_export.items import ItemModel
 from model_export.ranker import Ranker
@@ -68,7 +68,7 @@ class Progress:
     steps: int
     loss: float
     metric: float
-    """NDCG@10 of p_user on validation, as of the last pass."""
+    """NDCG of p_user on validation, as of the last pass."""
     events_per_s: float
     seconds_left: float
     """Until the last pass at the latest; early stopping may end before."""
@@ -102,7 +102,8 @@ def fit(
     config = config or ModelConfig()
     torch.manual_seed(config.seed)
     log = split.train.without_impressions()
-    if not len(training_sequences(log, config.history, repeats=config.repeats)):
+    sequences = training_sequences(log, config.history, repeats=config.repeats)
+    if not len(sequences):
         raise UserError(
             f"data set {dataset.name}: no user has two interactions with different items to learn from; "
             "give it a longer log"
@@ -120,10 +121,11 @@ def fit(
     def quality(users: UserModel, vectors: NDArray[np.float32]) -> float:
         assert features is not None  # noqa: S101 - only asked where there is something to validate on
         logits = user_vectors(Ranker(users, config), features, vectors).numpy() @ vectors.T
-        return float(ndcg_at_10(logits, validation, mask_history=split.mask_history).mean())
+        return float(ndcg_at(config.places, logits, validation, mask_history=split.mask_history).mean())
 
-    def learn(log: Interactions, epochs: int, judge: Judge | None, saved: Checkpoint | None = None) -> "_Trainer":
-        sequences = training_sequences(log, config.history, repeats=config.repeats)
+    def learn(
+        log: Interactions, sequences: Sequences, epochs: int, judge: Judge | None, saved: Checkpoint | None = None
+    ) -> "_Trainer":
         trainer = _Trainer(config, inputs, sequences, np.bincount(log.items, minlength=dataset.items), judge)
         if config.svd and trainer.items.has_id:
             trainer.begin_at(_svd_vectors(log.where(log.likings), dataset.users, dataset.items, config))
@@ -131,7 +133,7 @@ def fit(
         return trainer
 
     saved = Checkpoint.of(checkpoint, config, log) if checkpoint else None
-    trainer = learn(log, config.epochs, quality if features is not None else None, saved)
+    trainer = learn(log, sequences, config.epochs, quality if features is not None else None, saved)
     report = trainer.report
     vectors, shares = trainer.table()
     ranker = Ranker(trainer.users, config).cpu().eval()
@@ -147,7 +149,9 @@ def fit(
         users = user_vectors(ranker, features, vectors)
         if dataset.social is not None:
             social = Social.of(dataset.social, dataset.users, log)
-            social = _weighed(social, users, validation, vectors, vectors_of, report, mask_history=split.mask_history)
+            social = _weighed(
+                social, users, validation, vectors, vectors_of, report, config.places, mask_history=split.mask_history
+            )
             users = social.blend(users, validation, vectors_of)
         settings = calibrate(
             ranker,
@@ -163,7 +167,8 @@ def fit(
         )
     if split.refit is not None:
         log = split.refit.without_impressions()
-        trainer = learn(log, report.best_epoch, None)
+        sequences = training_sequences(log, config.history, repeats=config.repeats)
+        trainer = learn(log, sequences, report.best_epoch, None)
         vectors, shares = trainer.table()
         content = ContentSources(inputs, trainer.items.names, vectors, config.neighbours)
         behaviour = BehaviourSources(config, log, dataset.items, seasons=seasons)
@@ -463,6 +468,7 @@ def _weighed(
     vectors: NDArray[np.float32],
     vectors_of: Callable[[Cases], Tensor],
     report: Report,
+    places: int,
     *,
     mask_history: bool,
 ) -> Social:
@@ -470,7 +476,7 @@ def _weighed(
     for weight in WEIGHTS:
         blended = replace(social, weight=weight).blend(users, cases, vectors_of)
         logits = blended.numpy() @ vectors.T
-        report.social[weight] = float(ndcg_at_10(logits, cases, mask_history=mask_history).mean())
+        report.social[weight] = float(ndcg_at(places, logits, cases, mask_history=mask_history).mean())
     return replace(social, weight=max(report.social, key=lambda weight: report.social[weight]))
 
 

@@ -55,10 +55,10 @@ def _learning(trainings: Trainings) -> list[Block]:
         Plot(
             "Learning: p_user on validation",
             "pass",
-            "NDCG@10",
+            "NDCG",
             {name: list(enumerate(each, 1)) for name, each in curves.items()},
         ),
-        Plot("One α for all, on validation", "α, the weight of p_user", "NDCG@10", sweeps),
+        Plot("One α for all, on validation", "α, the weight of p_user", "NDCG", sweeps),
         Table("α by history length", ["training", *(f"from {length}" for length in lengths)], alphas),
         Table("Share of each modality in the items' vectors", ["training", "mean share"], shares),
     ]

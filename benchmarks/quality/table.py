@@ -145,9 +145,9 @@ def show(judged: Judged, results: dict[str, Figures]) -> None:
 
 
 def _read(path: Path) -> list[Line]:
-    return (
-        [] if not path.exists() else [msgspec.json.decode(text, type=Line) for text in path.read_bytes().splitlines()]
-    )
+    if not path.exists():
+        return []
+    return [msgspec.json.decode(text, type=Line) for text in path.read_bytes().splitlines()]
 
 
 def _cell(figure: Figure | None, best: float) -> str:

@@ -45,14 +45,14 @@ def cycle(users: int = 60, length: int = 12, items: int = 24) -> Dataset:
 def test_targets_are_the_next_likings_of_items_not_yet_had() -> None:
     view, impression, back, buy = EventType.VIEW, EventType.IMPRESSION, EventType.RETURN, EventType.PURCHASE
     log = log_of([0, 0, 0, 0, 0, 1, 1], [5, 6, 5, 7, 8, 9, 9], [view, view, buy, back, view, view, buy])
-    pieces = training_sequences(log, 10, repeats=False)
+    pieces = training_sequences(log.without_impressions(), 10, repeats=False)
     assert pieces.rows[0, :5].tolist() == [5, 6, 5, 7, 8]
     assert pieces.targets[0, :5].tolist() == [6, 8, 8, 8, NO_TARGET]
     assert len(pieces) == 1, "a user who only comes back to one item has nothing to foresee"
-    again = training_sequences(log, 10, repeats=True)
+    again = training_sequences(log.without_impressions(), 10, repeats=True)
     assert again.targets[0, :5].tolist() == [6, 5, 8, 8, NO_TARGET]
     shown = log_of([0, 0, 0], [1, 2, 3], [view, impression, view])
-    assert training_sequences(shown, 10, repeats=False).rows[0, :2].tolist() == [1, 3]
+    assert training_sequences(shown.without_impressions(), 10, repeats=False).rows[0, :2].tolist() == [1, 3]
 
 
 def test_a_poor_rating_is_no_target_and_no_association() -> None:
