@@ -3,7 +3,6 @@
 import tempfile
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
@@ -21,7 +20,8 @@ from mmrec_stream.profiles.record import take
 from mmrec_stream.profiles.rows import ProfileRows
 from mmrec_stream.settings import load_settings
 from mmrec_stream.topics import changelog_topic
-from streams.intake import Limits, Record, sort_records
+from streams.chunks import Chunk
+from streams.intake import Limits, sort_chunk
 
 WORKERS = (1, 2, 3, 4)
 PARTITION_COUNTS = (1, 2, 4, 8)
@@ -85,53 +85,26 @@ def _drain(
     return count / (last - first) * 1000
 
 
-@dataclass(slots=True)
-class _Record:
-    """A record as a fetch would bring it."""
-
-    number: int
-    a_key: bytes
-    a_value: bytes
-
-    def topic(self) -> str:
-        return "bench"
-
-    def partition(self) -> int:
-        return 0
-
-    def offset(self) -> int:
-        return self.number
-
-    def timestamp(self) -> tuple[int, int]:
-        return 0, 0
-
-    def key(self) -> bytes:
-        return self.a_key
-
-    def value(self) -> bytes:
-        return self.a_value
-
-
 def _batches(report: Report, count: int) -> None:
     """Decode, check and fold in process, one core, by events a batch."""
-    records: list[Record] = [
-        _Record(offset, message.key, message.value)
-        for offset, message in enumerate(events.messages(min(count, 200_000), partitions=1))
-    ]
-    _take(records[:100], 100)  # loads the compiled fold
+    messages = list(events.messages(min(count, 200_000), partitions=1))
+    _take(messages[:100], 100)  # loads the compiled fold
     for size in BATCHES:
-        taken = records[: min(len(records), 4_000 * size)]
+        taken = messages[: min(len(messages), 4_000 * size)]
         began = time.perf_counter()
         _take(taken, size)
         report.add("batch", f"{size}", len(taken) / (time.perf_counter() - began), "events/s")
 
 
-def _take(records: list[Record], size: int) -> None:
-    """What a worker does with `records` between fetching and sending, `size` at a time."""
+def _take(messages: list[events.Message], size: int) -> None:
+    """What a worker does with `messages` between fetching and sending, `size` at a time."""
     limits = Limits(65_536, 3_600_000)
     rows = ProfileRows()
-    for start in range(0, len(records), size):
-        intake = sort_records(records[start : start + size], limits, int(time.time() * 1000))
+    for start in range(0, len(messages), size):
+        values = [message.value for message in messages[start : start + size]]
+        offsets, empty = list(range(start, start + len(values))), [None] * len(values)
+        chunk = Chunk("bench", 0, offsets, [0] * len(values), [*empty], [*values])
+        intake = sort_chunk(chunk, limits, int(time.time() * 1000))
         places = rows.rows_of(intake.columns.users)
         fold(rows.records, places, intake.columns, source_key("bench", 0))
         take(rows.records, np.unique(places)).tobytes()

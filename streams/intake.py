@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -11,28 +10,7 @@ from mmrec_stream.contracts.behaviour import BehaviourEvent, decode_event
 from mmrec_stream.contracts.dead_letters import DeadLetter, Fault, Origin, dead_letter
 from mmrec_stream.contracts.identity import partition_of
 from mmrec_stream.profiles.columns import EventColumns, columns_of
-
-
-class Record(Protocol):
-    """A Kafka record, as confluent-kafka gives it."""
-
-    def topic(self) -> str:
-        """Full name."""
-
-    def partition(self) -> int:
-        """Its number."""
-
-    def offset(self) -> int:
-        """Its place in the partition."""
-
-    def timestamp(self) -> tuple[int, int]:
-        """The kind of time, and the time: ms since 1970."""
-
-    def key(self) -> bytes | None:
-        """Its key."""
-
-    def value(self) -> bytes | None:
-        """Its value; None is a tombstone."""
+from streams.chunks import Chunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +23,10 @@ class Limits:
 
 @dataclass(slots=True)
 class Intake:
-    """A chunk, sorted: `events`, `records` and `columns` belong together place by place."""
+    """A chunk, sorted: `events`, `chunk` and `columns` belong together place by place."""
 
     events: list[BehaviourEvent]
-    records: Sequence[Record]
+    chunk: Chunk
     columns: EventColumns
     letters: list[DeadLetter]
 
@@ -57,39 +35,38 @@ class Intake:
         if not places:
             return
         for place, detail in zip(places, details, strict=True):
-            self.letters.append(letter(self.records[place], fault, detail))
+            self.letters.append(letter(self.chunk, place, fault, detail))
         out = set(places)
         keep = [place for place in range(len(self.events)) if place not in out]
         self.events = [self.events[place] for place in keep]
-        self.records = [self.records[place] for place in keep]
-        self.columns = columns_of(self.events, [record.offset() for record in self.records])
+        self.chunk = self.chunk.at(keep)
+        self.columns = columns_of(self.events, self.chunk.offsets)
 
 
-def sort_records(records: Sequence[Record], limits: Limits, now_ms: int) -> Intake:
+def sort_chunk(chunk: Chunk, limits: Limits, now_ms: int) -> Intake:
     """Decode and check a chunk's records.
 
     Args:
-        records: of one partition, in order.
+        chunk: of at least one record.
         limits: what an event may not exceed.
         now_ms: the worker's clock.
     """
     letters: list[DeadLetter] = []
     try:
-        values = [record.value() for record in records]
-        if max(map(len, values)) > limits.max_bytes:  # type: ignore[arg-type]
+        if max(map(len, chunk.values)) > limits.max_bytes:  # type: ignore[arg-type]
             raise ValueError("an oversized record is among them")
-        events = [decode_event(value) for value in values]  # type: ignore[arg-type]
+        events = [decode_event(value) for value in chunk.values]  # type: ignore[arg-type]
     except (TypeError, ValueError, *UNREADABLE):
         events, good = [], []
-        for record in records:
-            outcome = accept(record.value(), limits.max_bytes)
+        for place, value in enumerate(chunk.values):
+            outcome = accept(value, limits.max_bytes)
             if isinstance(outcome, Refusal):
-                letters.append(letter(record, outcome.fault, outcome.detail))
+                letters.append(letter(chunk, place, outcome.fault, outcome.detail))
             else:
                 events.append(outcome)
-                good.append(record)
-        records = good
-    intake = Intake(events, records, columns_of(events, [record.offset() for record in records]), letters)
+                good.append(place)
+        chunk = chunk.at(good)
+    intake = Intake(events, chunk, columns_of(events, chunk.offsets), letters)
     late = np.flatnonzero(intake.columns.times_ms > now_ms + limits.max_future_ms).tolist()
     ahead = [(intake.events[place].ts - now_ms) / 1000 for place in late]
     intake.reject(late, Fault.FUTURE, [f"`ts` lies {seconds:.0f} s ahead of the worker's clock" for seconds in ahead])
@@ -104,9 +81,12 @@ def misplaced(intake: Intake, newcomers: set[str], partition: int, partitions: i
     return [place for place, user in enumerate(intake.columns.users) if user in elsewhere]
 
 
-def letter(record: Record, fault: Fault, detail: str) -> DeadLetter:
-    """A dead letter of a record."""
+def letter(chunk: Chunk, place: int, fault: Fault, detail: str) -> DeadLetter:
+    """A dead letter of a chunk's record."""
     origin = Origin(
-        topic=record.topic(), partition=record.partition(), offset=record.offset(), timestamp=record.timestamp()[1]
+        topic=chunk.topic,
+        partition=chunk.partition,
+        offset=chunk.offsets[place],
+        timestamp=chunk.times_ms[place],
     )
-    return dead_letter(origin, record.key(), record.value(), fault, detail)
+    return dead_letter(origin, chunk.keys[place], chunk.values[place], fault, detail)

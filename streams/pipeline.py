@@ -29,11 +29,11 @@ from mmrec_stream.ranking.popularity import Popularity
 from mmrec_stream.ranking.recommend import Recommender, Slate
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import Topics, changelog_topic
-from streams.intake import Intake, Limits, letter, misplaced, sort_records
+from streams.chunks import Chunk
+from streams.intake import Intake, Limits, letter, misplaced, sort_chunk
 from streams.metrics import Metrics
 from streams.outbox import Outbox, Ticket
 from streams.store import ProfileStore
-from streams.transport import Chunk
 
 MAX_DUE = 20_000
 """Users in line for a list at which folding waits. At 8,000 lists a second the last of them waits 2.5 s, which is as
@@ -152,8 +152,8 @@ class Pipeline:
                 self._take(chunk, ticket)
             except Exception as error:  # whatever it is, the chunk's records must not be lost
                 log.exception("chunk of %s: set aside as dead letters", event.message.tp)
-                for record in chunk.records:
-                    self._bury(letter(record, Fault.INTERNAL, f"{type(error).__name__}: {error}"), ticket)
+                for place in range(len(chunk)):
+                    self._bury(letter(chunk, place, Fault.INTERNAL, f"{type(error).__name__}: {error}"), ticket)
             ticket.seal()
             if not more:  # what came together is scored together
                 self._wake.set()
@@ -242,9 +242,8 @@ class Pipeline:
         self._scoring.shutdown(wait=False, cancel_futures=True)
 
     def _take(self, chunk: Chunk, ticket: Ticket) -> None:
-        first = chunk.records[0]
-        topic, partition = first.topic(), first.partition()
-        intake = sort_records(chunk.records, self._limits, int(time.time() * 1000))
+        partition = chunk.partition
+        intake = sort_chunk(chunk, self._limits, int(time.time() * 1000))
         rows = self._store.rows(partition)
         row_of_event = rows.find(intake.columns.users)
         if row_of_event is None:
@@ -255,23 +254,15 @@ class Pipeline:
             row_of_event = rows.rows_of(intake.columns.users)
         for dead in intake.letters:
             self._bury(dead, ticket)
-        self._metrics.chunk(topic, partition, len(chunk.records), chunk.records[-1].offset() + 1)
+        self._metrics.chunk(chunk.topic, partition, len(chunk), chunk.offsets[-1] + 1)
         if intake.events:
-            self._fold(intake, row_of_event, chunk.fetched, topic, partition, ticket)
+            self._fold(intake, row_of_event, ticket)
 
-    def _fold(
-        self,
-        intake: Intake,
-        row_of_event: NDArray[np.int64],
-        fetched: float,
-        topic: str,
-        partition: int,
-        ticket: Ticket,
-    ) -> None:
-        columns = intake.columns
+    def _fold(self, intake: Intake, row_of_event: NDArray[np.int64], ticket: Ticket) -> None:
+        columns, partition = intake.columns, intake.chunk.partition
         self._catalogue.complete(columns)
         rows = self._store.rows(partition)
-        fresh = fold(rows.records, row_of_event, columns, source_key(topic, partition))
+        fresh = fold(rows.records, row_of_event, columns, source_key(intake.chunk.topic, partition))
         folded = time.time()
         # Profiles that only repeats touched are written too: the row may not have been delivered when its chunk was
         # given up, and this chunk must not be acknowledged before it is.
@@ -285,39 +276,30 @@ class Pipeline:
         self._popularity.count([event.item_id for event in intake.events], counted, columns.types, columns.times_ms)
         self._metrics.folded(len(fresh), int(fresh.sum()), len(touched))
         if self._settings.lists:
-            self._line_up(intake, row_of_event, fetched, folded, topic, partition, ticket)
+            self._line_up(intake, row_of_event, folded, ticket)
 
-    def _line_up(
-        self,
-        intake: Intake,
-        row_of_event: NDArray[np.int64],
-        fetched: float,
-        folded: float,
-        topic: str,
-        partition: int,
-        ticket: Ticket,
-    ) -> None:
+    def _line_up(self, intake: Intake, row_of_event: NDArray[np.int64], folded: float, ticket: Ticket) -> None:
         """Put every user who did something (an impression is nothing done) in line for a list.
 
         Events that were folded before count too: they are read again when their list may not have gone out.
         """
-        users = intake.columns.users
+        chunk, users = intake.chunk, intake.columns.users
         active = np.flatnonzero(intake.columns.types != EventType.IMPRESSION).tolist()
         due, waiting = self._due, 0
         for user, place in {users[place]: place for place in active}.items():
-            record, tickets = intake.records[place], [ticket]
+            tickets = [ticket]
             if (older := due.get(user)) is not None:
                 waiting += 1
                 tickets = older.tickets
                 tickets.append(ticket)
             due[user] = _Due(
-                partition=partition,
+                partition=chunk.partition,
                 row=int(row_of_event[place]),
-                topic=topic,
-                offset=record.offset(),
+                topic=chunk.topic,
+                offset=chunk.offsets[place],
                 event_ms=intake.events[place].ts,
-                appended_ms=record.timestamp()[1],
-                fetched=fetched,
+                appended_ms=chunk.times_ms[place],
+                fetched=chunk.fetched,
                 folded=folded,
                 tickets=tickets,
             )

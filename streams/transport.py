@@ -6,9 +6,8 @@ records that had arrived. Membership, assignment and committing stay Faust's.
 
 import asyncio
 import logging
-import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import AsyncIterator, Iterable, Iterator
+from typing import Any, cast
 
 from aiokafka.consumer import consumer as client
 from aiokafka.consumer import fetcher
@@ -17,9 +16,9 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage, EventT, Message
 from mode.types import ServiceT
 
+from streams.chunks import Chunk
 from streams.commits import CommitTracker
 from streams.fetching import Fetching
-from streams.intake import Record
 
 WAIT_S = 0.25
 """How long a fetch waits before it looks whether the worker is to stop. Records end the wait at once."""
@@ -27,14 +26,6 @@ WAIT_S = 0.25
 
 MODE_LOG = logging.getLogger("mode.stream")
 """Where services of ours let their start and stop be logged: beside Faust's own, not among what we have to say."""
-
-
-class Chunk(NamedTuple):
-    """Consecutive records of one partition."""
-
-    records: Sequence[Record]
-    fetched: float
-    """When they came in: s since 1970."""
 
 
 class _Unfetching(fetcher.Fetcher):  # type: ignore[misc]
@@ -121,14 +112,13 @@ class ChunkConsumer(driver.Consumer):
             await self.wait(cast("Any", self.can_resume_flow))
         generation = self.app.consumer_generation_id
         cast("_Thread", self._thread).note_fetch()
-        fetched = await self.fetching.fetch(timeout)
-        now = time.time()
-        for tp, records in fetched.items():
+        for chunk in await self.fetching.fetch(timeout):
             if self.should_stop or not self.flow_active or self.app.consumer_generation_id != generation:
                 return
             self._untaken += 1
             self._all_taken.clear()
-            yield tp, _message(tp, Chunk(records, now), generation)
+            message = _message(chunk, generation)
+            yield message.tp, message
 
     def begin(self, message: Message) -> bool:
         """Note that work on the chunk begins; `ack` ends it. Says whether more chunks of its fetch are to come."""
@@ -197,18 +187,17 @@ class ChunkTransport(driver.Transport):
     Consumer = ChunkConsumer
 
 
-def _message(tp: TP, chunk: Chunk, generation: int) -> ConsumerMessage:
-    last = chunk.records[-1]
+def _message(chunk: Chunk, generation: int) -> ConsumerMessage:
     return ConsumerMessage(
-        tp.topic,
-        tp.partition,
-        last.offset(),
-        last.timestamp()[1] / 1000.0,
+        chunk.topic,
+        chunk.partition,
+        chunk.offsets[-1],
+        chunk.times_ms[-1] / 1000.0,
         0,  # the time its producer gave it
         None,
         None,
         cast("bytes", chunk),  # Faust only hands it on
         None,
-        tp=tp,
+        tp=TP(chunk.topic, chunk.partition),
         generation_id=generation,
     )

@@ -1,13 +1,15 @@
 import pytest
+from faust.types import TP
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mmrec_stream.contracts.behaviour import BehaviourEvent, encode_event
 from mmrec_stream.contracts.dead_letters import MAX_VALUE_BYTES, Fault, decode_dead_letter, encode_dead_letter
 from mmrec_stream.contracts.identity import partition_of
-from streams.intake import Limits, Record, letter, misplaced, sort_records
+from streams.chunks import Chunk
+from streams.intake import Limits, letter, misplaced, sort_chunk
 from tests.profiles.events import SPAN_MS, START_MS, events
-from tests.streams.records import fetched
+from tests.streams.chunks import chunk_of
 
 NOW_MS = START_MS + SPAN_MS
 LIMITS = Limits(max_bytes=1_000, max_future_ms=60_000)
@@ -21,19 +23,17 @@ BAD = {
 }
 
 
-def record(value: bytes | None, offset: int = 0, key: bytes | None = b"ann") -> Record:
-    return fetched("clicks", 2, offset, value, key, NOW_MS)
+def chunk(*values: bytes | None, first: int = 0) -> Chunk:
+    return chunk_of(TP("clicks", 2), values, range(first, first + len(values)), time_ms=NOW_MS)
 
 
-@given(st.lists(st.one_of(events(), st.sampled_from(sorted(BAD))), max_size=30))
+@given(st.lists(st.one_of(events(), st.sampled_from(sorted(BAD))), min_size=1, max_size=30))
 def test_every_record_comes_out_once_as_an_event_or_as_a_dead_letter(mixed: list[BehaviourEvent | Fault]) -> None:
     values = [BAD[one] if isinstance(one, Fault) else encode_event(one) for one in mixed]
-    records = [record(value, offset) for offset, value in enumerate(values)]
-    intake = sort_records(records, LIMITS, NOW_MS) if records else None
-    if intake is None:
-        return
+    intake = sort_chunk(chunk(*values), LIMITS, NOW_MS)
     assert intake.events == [one for one in mixed if not isinstance(one, Fault)]
-    assert [one.offset() for one in intake.records] == intake.columns.offsets.tolist()
+    assert intake.chunk.offsets == intake.columns.offsets.tolist()
+    assert intake.chunk.values == [encode_event(one) for one in intake.events]
     faults = {dead.origin.offset: dead.fault for dead in intake.letters}
     assert faults == {offset: one for offset, one in enumerate(mixed) if isinstance(one, Fault)}
     for dead in intake.letters:
@@ -41,7 +41,7 @@ def test_every_record_comes_out_once_as_an_event_or_as_a_dead_letter(mixed: list
 
 
 def test_a_dead_letter_names_the_field_and_the_place_and_keeps_the_bytes() -> None:
-    intake = sort_records([record(BAD[Fault.INVALID], 41)], LIMITS, NOW_MS)
+    intake = sort_chunk(chunk(BAD[Fault.INVALID], first=41), LIMITS, NOW_MS)
     dead = decode_dead_letter(encode_dead_letter(intake.letters[0]))
     assert "$.item_id" in dead.detail
     assert (dead.origin.topic, dead.origin.partition, dead.origin.offset) == ("clicks", 2, 41)
@@ -49,7 +49,7 @@ def test_a_dead_letter_names_the_field_and_the_place_and_keeps_the_bytes() -> No
 
 
 def test_a_value_that_no_letter_can_hold_is_cut_and_says_so() -> None:
-    dead = letter(record(b"x" * (MAX_VALUE_BYTES + 1)), Fault.OVERSIZED, "")
+    dead = letter(chunk(b"x" * (MAX_VALUE_BYTES + 1)), 0, Fault.OVERSIZED, "")
     assert dead.truncated
     assert dead.value is not None
     assert len(dead.value) == MAX_VALUE_BYTES
@@ -60,7 +60,7 @@ def test_a_value_that_no_letter_can_hold_is_cut_and_says_so() -> None:
 def test_only_users_of_another_partition_are_misplaced(partitions: int) -> None:
     users = [f"user-{number}" for number in range(50)]
     values = [b'{"type":"view","user_id":"%s","item_id":"lamp","ts":1700000000000}' % user.encode() for user in users]
-    intake = sort_records([record(value, n) for n, value in enumerate(values)], LIMITS, NOW_MS)
+    intake = sort_chunk(chunk(*values), LIMITS, NOW_MS)
     places = misplaced(intake, set(users), 0, partitions)
     assert places == [n for n, user in enumerate(users) if partition_of(user.encode(), partitions) != 0]
     assert misplaced(intake, set(), 0, partitions) == []
@@ -70,6 +70,6 @@ def test_a_value_nested_too_deep_to_read_is_a_dead_letter_among_good_ones() -> N
     good = b'{"type":"view","user_id":"ann","item_id":"lamp","ts":%d}' % START_MS
     deep = good[:-1] + b',"x":' + b"[" * 5_000 + b"]" * 5_000 + b"}"
     roomy = Limits(max_bytes=65_536, max_future_ms=60_000)
-    intake = sort_records([record(good, 0), record(deep, 1), record(good, 2)], roomy, NOW_MS)
+    intake = sort_chunk(chunk(good, deep, good), roomy, NOW_MS)
     assert intake.columns.offsets.tolist() == [0, 2]
     assert [(dead.fault, dead.origin.offset) for dead in intake.letters] == [(Fault.NOT_JSON, 1)]

@@ -23,8 +23,7 @@ from streams.metrics import Metrics
 from streams.outbox import Ticket
 from streams.pipeline import Pipeline
 from streams.store import ProfileStore
-from streams.transport import Chunk
-from tests.streams.records import fetched
+from tests.streams.chunks import chunk_of
 
 SETTINGS = Settings(_env_file=None, partitions=1, score_batch=8)  # type: ignore[call-arg]
 TOPIC = "mmrec.clicks"
@@ -88,11 +87,11 @@ class Bench:
     async def chunk(self, *events: BehaviourEvent | bytes, more: bool = False) -> int:
         """Hand over a chunk; its last offset. `more` says that others of its fetch follow."""
         values = [event if isinstance(event, bytes) else encode_event(event) for event in events]
-        records = [fetched(TOPIC, 0, self.next_offset + n, value) for n, value in enumerate(values)]
-        self.next_offset += len(records)
+        offsets = range(self.next_offset, self.next_offset + len(values))
+        self.next_offset += len(values)
         last = self.next_offset - 1
         event = SimpleNamespace(
-            value=Chunk(records, time.time()),
+            value=chunk_of(TP(TOPIC, 0), values, offsets, fetched=time.time()),
             message=SimpleNamespace(tp=TP(TOPIC, 0), offset=last),
             ack=lambda: self.acknowledged.append(last),
         )

@@ -10,8 +10,9 @@ from faust.types import TP, Message
 
 from mmrec_stream.settings import Settings
 from streams.app import StreamApp
-from streams.transport import Chunk, ChunkConsumer
-from tests.streams.records import Fetched, records
+from streams.chunks import Chunk
+from streams.transport import ChunkConsumer
+from tests.streams.chunks import chunk
 
 CLICKS, OTHER = TP("mmrec.clicks", 0), TP("mmrec.clicks", 1)
 
@@ -20,16 +21,16 @@ class GivenFetching:
     """Fetches what the test has laid out, once; notes what it is told."""
 
     def __init__(self) -> None:
-        self.waiting: dict[TP, list[Fetched]] = {}
+        self.waiting: list[Chunk] = []
         self.sought: list[Mapping[TP, int | None]] = []
         self.resumed: set[TP] = set()
         self.during: Callable[[], None] = lambda: None
         """What happens while the fetch waits."""
 
-    async def fetch(self, timeout_s: float) -> dict[TP, list[Fetched]]:
+    async def fetch(self, timeout_s: float) -> list[Chunk]:
         await asyncio.sleep(0)
         self.during()
-        found, self.waiting = self.waiting, {}
+        found, self.waiting = self.waiting, []
         return found
 
     def seek(self, positions: Mapping[TP, int | None]) -> None:
@@ -89,16 +90,15 @@ async def taken(consumer: OfflineConsumer) -> list[Message]:
 
 
 async def test_what_arrived_of_a_partition_is_one_message(consumer: OfflineConsumer) -> None:
-    consumer.given.waiting = {CLICKS: records(CLICKS, 3, 4, 9), OTHER: records(OTHER, 0)}
+    consumer.given.waiting = [chunk(CLICKS, 3, 4, 9), chunk(OTHER, 0)]
     one, other = await taken(consumer)
-    chunk = cast("Chunk", one.value)
-    assert [record.offset() for record in chunk.records] == [3, 4, 9]
+    assert cast("Chunk", one.value).offsets == [3, 4, 9]
     assert (one.tp, one.offset, one.generation_id) == (CLICKS, 9, 7)
     assert (other.tp, other.offset) == (OTHER, 0)
 
 
 async def test_what_was_fetched_while_the_flow_stopped_is_dropped(consumer: OfflineConsumer) -> None:
-    consumer.given.waiting = {CLICKS: records(CLICKS, 0)}
+    consumer.given.waiting = [chunk(CLICKS, 0)]
     consumer.given.during = consumer.stop_flow
     assert await taken(consumer) == []
 
@@ -120,7 +120,7 @@ async def test_partitions_are_fetched_between_being_resumed_and_being_paused(con
 
 @pytest.mark.parametrize("event", ["generation", "flow"])
 async def test_a_rebalance_between_two_partitions_ends_the_fetch(consumer: OfflineConsumer, event: str) -> None:
-    consumer.given.waiting = {CLICKS: records(CLICKS, 0), OTHER: records(OTHER, 0)}
+    consumer.given.waiting = [chunk(CLICKS, 0), chunk(OTHER, 0)]
     seen = []
     async for tp, _ in consumer.getmany(1.0):
         seen.append(tp)
@@ -132,26 +132,26 @@ async def test_a_rebalance_between_two_partitions_ends_the_fetch(consumer: Offli
 
 
 async def test_a_commit_stops_before_the_first_unfinished_chunk(consumer: OfflineConsumer) -> None:
-    chunks = []
+    messages = []
     for offsets in ((0, 1, 2), (3, 4), (5,)):
-        consumer.given.waiting = {CLICKS: records(CLICKS, *offsets)}
-        chunks += await taken(consumer)
-    for chunk in chunks:
-        consumer.begin(chunk)
-    consumer.ack(chunks[2])
-    consumer.ack(chunks[1])
+        consumer.given.waiting = [chunk(CLICKS, *offsets)]
+        messages += await taken(consumer)
+    for message in messages:
+        consumer.begin(message)
+    consumer.ack(messages[2])
+    consumer.ack(messages[1])
     await consumer.commit()
     assert consumer.sent == {}
-    consumer.ack(chunks[0])
+    consumer.ack(messages[0])
     await consumer.commit()
     assert consumer.sent == {CLICKS: 6}
 
 
 async def test_offsets_missing_from_the_log_do_not_hold_a_commit_up(consumer: OfflineConsumer) -> None:
-    consumer.given.waiting = {CLICKS: records(CLICKS, 100, 250)}  # a compacted log, or one whose beginning is gone
-    (chunk,) = await taken(consumer)
-    consumer.begin(chunk)
-    consumer.ack(chunk)
+    consumer.given.waiting = [chunk(CLICKS, 100, 250)]  # a compacted log, or one whose beginning is gone
+    (message,) = await taken(consumer)
+    consumer.begin(message)
+    consumer.ack(message)
     await consumer.commit()
     assert consumer.sent == {CLICKS: 251}
 
@@ -159,11 +159,11 @@ async def test_offsets_missing_from_the_log_do_not_hold_a_commit_up(consumer: Of
 async def test_a_late_acknowledgement_of_before_a_seek_says_nothing_of_the_chunk_read_again(
     consumer: OfflineConsumer,
 ) -> None:
-    consumer.given.waiting = {CLICKS: records(CLICKS, 0, 1)}
+    consumer.given.waiting = [chunk(CLICKS, 0, 1)]
     (before,) = await taken(consumer)
     consumer.begin(before)
     await consumer.perform_seek()
-    consumer.given.waiting = {CLICKS: records(CLICKS, 0, 1)}
+    consumer.given.waiting = [chunk(CLICKS, 0, 1)]
     (again,) = await taken(consumer)
     consumer.begin(again)
     consumer.ack(before)
@@ -175,10 +175,10 @@ async def test_a_late_acknowledgement_of_before_a_seek_says_nothing_of_the_chunk
 
 
 async def test_giving_partitions_up_commits_what_is_finished_and_forgets_the_rest(consumer: OfflineConsumer) -> None:
-    consumer.given.waiting = {CLICKS: records(CLICKS, 0, 1), OTHER: records(OTHER, 0)}
+    consumer.given.waiting = [chunk(CLICKS, 0, 1), chunk(OTHER, 0)]
     finished, unfinished = await taken(consumer)
-    for chunk in (finished, unfinished):
-        consumer.begin(chunk)
+    for message in (finished, unfinished):
+        consumer.begin(message)
     consumer.ack(finished)
     await consumer.wait_empty()
     assert consumer.sent == {CLICKS: 2}
@@ -188,11 +188,11 @@ async def test_giving_partitions_up_commits_what_is_finished_and_forgets_the_res
 
 
 async def test_a_chunk_is_acknowledged_once(consumer: OfflineConsumer) -> None:
-    consumer.given.waiting = {CLICKS: records(CLICKS, 0)}
-    (chunk,) = await taken(consumer)
-    consumer.begin(chunk)
-    assert consumer.ack(chunk)
-    assert not consumer.ack(chunk)
+    consumer.given.waiting = [chunk(CLICKS, 0)]
+    (message,) = await taken(consumer)
+    consumer.begin(message)
+    assert consumer.ack(message)
+    assert not consumer.ack(message)
 
 
 async def drained(consumer: OfflineConsumer, until: asyncio.Event) -> None:
@@ -210,11 +210,11 @@ async def test_no_more_is_fetched_until_every_chunk_is_taken(consumer: OfflineCo
         handed.append(message)
 
     consumer.callback = hand_over
-    consumer.given.waiting = {CLICKS: records(CLICKS, 0), OTHER: records(OTHER, 0)}
+    consumer.given.waiting = [chunk(CLICKS, 0), chunk(OTHER, 0)]
     drain = asyncio.create_task(drained(consumer, stop))
     while len(handed) < 2:
         await asyncio.sleep(0)
-    consumer.given.waiting = {CLICKS: records(CLICKS, 1)}
+    consumer.given.waiting = [chunk(CLICKS, 1)]
     assert consumer.begin(handed[0])  # the other is still to come
     for _ in range(20):
         await asyncio.sleep(0)
@@ -235,12 +235,12 @@ async def test_chunks_that_a_rebalance_took_away_are_not_waited_for(consumer: Of
         handed.append(message)
 
     consumer.callback = hand_over
-    consumer.given.waiting = {CLICKS: records(CLICKS, 0)}
+    consumer.given.waiting = [chunk(CLICKS, 0)]
     drain = asyncio.create_task(drained(consumer, stop))
     while not handed:
         await asyncio.sleep(0)
     await consumer.perform_seek()
-    consumer.given.waiting = {CLICKS: records(CLICKS, 0)}
+    consumer.given.waiting = [chunk(CLICKS, 0)]
     while len(handed) < 2:
         await asyncio.sleep(0)
     stop.set()
