@@ -1,7 +1,6 @@
 """Lists for a batch of profiles: the hybrid ranking where the release knows the user, what is popular where not."""
 
 import time
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -66,10 +65,9 @@ class Recommender:
 
     def recommend(self, records: Records, now_ms: int) -> list[Slate]:
         """A list for each profile; `records` is the caller's copy and is changed."""
-        held = held_keys(records, now_ms // 1000, self._repurchase_s)
         serving = self._serving
         if serving is None:
-            return [self._popular_slate(keys, NO_RELEASE) for keys in held]
+            return self._popular_slates(records, now_ms, NO_RELEASE)
         scorer, categories, brands = serving
         features, known = features_of(
             records,
@@ -80,16 +78,19 @@ class Recommender:
             repurchase_s=self._repurchase_s,
             max_history=scorer.max_history,
         )
-        if not known.any():
-            return [self._popular_slate(keys, scorer.version) for keys in held]
+        version = scorer.version
+        strangers = np.flatnonzero(~known)
+        popular = iter(self._popular_slates(records[strangers], now_ms, version))
+        if len(strangers) == len(records):
+            return list(popular)
         lists = scorer.run(features, self._list_size)
-        ids, version = scorer.table.ids, scorer.version
+        ids = scorer.table.ids
         rows, scores = lists.rows.tolist(), lists.scores.tolist()
         p_user, p_item, alpha = lists.p_user.tolist(), lists.p_item.tolist(), lists.alpha.tolist()
         slates = []
         for user in range(len(records)):
             if not known[user]:
-                slates.append(self._popular_slate(held[user], version))
+                slates.append(next(popular))
                 continue
             items = [
                 Recommended(item_id=ids[row], score=score, p_user=by_user, p_item=by_item)
@@ -101,7 +102,12 @@ class Recommender:
             slates.append(Slate(items, "hybrid", version, alpha[user]))
         return slates
 
-    def _popular_slate(self, held: Collection[np.uint64] | NDArray[np.uint64], release: str) -> Slate:
+    def _popular_slates(self, records: Records, now_ms: int, release: str) -> list[Slate]:
+        if not len(records):
+            return []
+        return [self._popular_slate(held, release) for held in held_keys(records, now_ms // 1000, self._repurchase_s)]
+
+    def _popular_slate(self, held: NDArray[np.uint64], release: str) -> Slate:
         ids, keys, shares = self._popular_items()
         held_set = {int(key) for key in held if key}
         chosen = [

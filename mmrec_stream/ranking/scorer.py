@@ -110,18 +110,10 @@ class Scorer:
 
     def run(self, features: Features, k: int) -> Lists:
         """The `k` best items of each user; fewer columns where the table has fewer items."""
-        binding = self._ranker.io_binding()
-        for field in fields(features):
-            binding.bind_cpu_input(field.name, np.ascontiguousarray(getattr(features, field.name)))
         count, resident = self._table_on_device()
-        for name, value in resident.items():
-            binding.bind_ortvalue_input(name, value)
-        binding.bind_cpu_input("k", np.array([min(k, count)], dtype=np.int64))
-        for name in OUTPUTS:
-            binding.bind_output(name, "cpu")
-        self._ranker.run_with_iobinding(binding)
-        rows, scores, p_user, p_item, alpha = binding.copy_outputs_to_cpu()
-        return Lists(rows, scores, p_user, p_item, alpha)
+        feed = {field.name: getattr(features, field.name) for field in fields(features)}
+        feed["k"] = np.array([min(k, count)], dtype=np.int64)
+        return Lists(*self._ranker.run(OUTPUTS, feed | resident))
 
     def at_alpha(self, alpha: float) -> "Scorer":
         """The same release, and the same item table, with one α for everybody: 1 is p_user alone, 0 p_item alone.
