@@ -25,14 +25,15 @@ GRID: dict[str, tuple[float, ...]] = {
     "window": (3, 30),
     "backward": (0.0, 0.6, 1.0),
     "discount": (0.25, 0.5),
-    "trust": (0.5, 10.0, 100.0),
+    "trust": (0.5, 10.0),
 }
 """Values tried beside the defaults, one setting after the other: a full grid costs five times as much and was never
 more than .001 better."""
 
 REGRESSION_SHARES = (0.3, 0.7)
 
-RARITIES = (0.3, 0.6)
+CONTENT_GRID: dict[str, tuple[float, ...]] = {"trust": (0.5, 10.0, 100.0), "rarity": (0.3, 0.6)}
+"""What is tried in addition where items are described: learned vectors alone say little that behaviour does not."""
 
 SEASON_POWERS = (0.5, 1.0, 1.5)
 
@@ -94,7 +95,10 @@ def calibrate(
 
     chosen = AssociationSettings()
     best = p_item_quality(chosen)
-    grid: dict[str, Sequence[object]] = {**GRID, "content": content.choices(), "rarity": RARITIES}
+    choices = content.choices()
+    grid: dict[str, Sequence[object]] = {**GRID, "content": choices}
+    if len(choices) > 1:
+        grid |= CONTENT_GRID
     if behaviour.seasons:
         grid["season"] = SEASON_POWERS
     if config.associations == "regressed":
