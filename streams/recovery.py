@@ -109,6 +109,7 @@ class ProfileRecovery(Recovery):
             recent = await self._read(recent_weights, rows.records[: len(rows)], serving.catalogue)
             serving.popularity.add(*recent)
         self._learned |= partitions
+        await asyncio.to_thread(_give_back_memory)
 
     async def _go_on(self, partitions: set[TP], generation: int) -> None:
         """Fetch again from what is committed, for `partitions`."""
@@ -171,7 +172,6 @@ def _restore(
             log.info("restoring profiles: %d of at most %d changelog rows (%.0f %%)", rows, total, 100 * rows / total)
     for partition, end in ends.items():
         store.note_offset(partition, end - 1)
-    _give_back_memory()
     return rows
 
 

@@ -1,6 +1,7 @@
 """The rows that hold the profiles of one partition's users, and what brings them back from a changelog."""
 
 from collections.abc import Iterator, Sequence
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,13 @@ from mmrec_stream.profiles.record import RECORD, Records, empty, from_bytes, put
 
 FIRST_CAPACITY = 1_024
 """Rows a partition starts with: 1.1 MB of address space, of which only what is written takes memory."""
+
+
+_NUMBERS: list[int] = []
+"""Row numbers, the same objects for all partitions: each is 32 bytes, and every user's entry holds one."""
+
+_NUMBERING = Lock()
+"""Held while `_NUMBERS` grows: a partition may be restored beside the fold of others."""
 
 
 class ProfileRows:
@@ -87,8 +95,11 @@ class ProfileRows:
 
     def _admit(self, newcomers: Sequence[str]) -> None:
         """Give rows to users that have none."""
-        first = len(self.users)
-        self._row_of.update(zip(newcomers, range(first, first + len(newcomers)), strict=True))
+        first, end = len(self.users), len(self.users) + len(newcomers)
+        if len(_NUMBERS) < end:
+            with _NUMBERING:
+                _NUMBERS.extend(range(len(_NUMBERS), end))
+        self._row_of.update(zip(newcomers, _NUMBERS[first:end], strict=True))
         self.users.extend(newcomers)
         if len(self.users) > len(self.records):
             self._grow(max(len(self.users), 2 * len(self.records)))
