@@ -13,6 +13,7 @@ from benchmarks.results import console
 from mmrec_stream.brokers import choose_broker
 from mmrec_stream.brokers.apache import apache_kafka, kafka_home, why_no_kafka
 from mmrec_stream.brokers.base import Broker
+from mmrec_stream.brokers.embedded import EmbeddedBroker, embedded, why_no_embedded
 from mmrec_stream.errors import UserError
 
 
@@ -29,6 +30,16 @@ def running_broker() -> Iterator[Broker]:
         console.print(f"embedded broker, as {why_no_kafka()}: these figures are not for quoting", style="yellow")
     with choose_broker() if kafka_home() is None else apache_kafka(properties=properties) as broker:
         yield broker
+
+
+@contextlib.contextmanager
+def embedded_beside(broker: Broker) -> Iterator[Broker | None]:
+    """The embedded broker, to show beside figures taken on Kafka; None where they are its own, or it is missing."""
+    if isinstance(broker, EmbeddedBroker) or why_no_embedded():
+        yield None
+    else:
+        with embedded() as other:
+            yield other
 
 
 class Cluster:

@@ -12,7 +12,7 @@ import numpy as np
 import typer
 
 from benchmarks import events
-from benchmarks.kafka import Cluster, running_broker
+from benchmarks.kafka import Cluster, embedded_beside, running_broker
 from benchmarks.probe import Observation, Probe
 from benchmarks.processes import mmrec, peer, running
 from benchmarks.release import write_synthetic_release
@@ -29,6 +29,9 @@ USERS = 20_000
 
 EVENTS_PER_USER = 20
 """Published before anything is measured: what a list costs depends on how long the histories are."""
+
+EMBEDDED = "mmrec, embedded broker"
+"""Shown beside the rest: that broker looks for news every 50 ms, and is for trying things out."""
 
 PLOTS = {"one alone": "alone", "1,000/s": "1000", "70% of the highest rate": "busy"}
 
@@ -56,9 +59,14 @@ def command(
             with _echo(cluster, broker, module) as probe:
                 observed["one alone", name] = probe.run(_messages(1), 20, seconds[0], settle=2)
                 observed["1,000/s", name] = probe.run(_messages(2), 1_000, seconds[1], settle=2)
+        with embedded_beside(broker) as other:
+            if other is not None:
+                with mmrec_worker(Cluster(other.bootstrap), other, Path(folder), release) as probe:
+                    for load, rate in (("one alone", 20), ("1,000/s", 1_000)):
+                        observed[load, EMBEDDED] = probe.run(_messages(rate), rate, seconds[1], settle=2)
         _record(report, observed)
         for load in dict.fromkeys(load for load, _ in observed):
-            runs = {system: found for (at, system), found in observed.items() if at == load}
+            runs = {system: found for (at, system), found in observed.items() if at == load and system != EMBEDDED}
             report.plot(f"histogram-{PLOTS[load]}", partial(_draw, load=load, runs=runs))
         report.close()
 
@@ -128,7 +136,7 @@ def _record(report: Report, observed: dict[tuple[str, str], Observation]) -> Non
         for step, values in seen.steps.items():
             report.add(f"{load}, until {step}, p50", system, float(np.median(values)), "ms")
     for load, system in observed:
-        if system != "mmrec":
+        if system not in ("mmrec", EMBEDDED):
             for q in (50, 99):
                 ratio = observed[load, "mmrec"].percentile(q) / observed[load, system].percentile(q)
                 report.add(f"{load}, p{q}, ratio", f"mmrec / {system}", ratio, "×")

@@ -10,7 +10,7 @@ from typing import Annotated, NamedTuple
 import typer
 
 from benchmarks import events
-from benchmarks.kafka import Cluster, running_broker, wait_committed
+from benchmarks.kafka import Cluster, embedded_beside, running_broker, wait_committed
 from benchmarks.peers import kafka_streams
 from benchmarks.processes import mmrec, peer, running
 from benchmarks.results import Report, Target, console
@@ -30,6 +30,12 @@ as what it writes depends on how many users there are."""
 
 EVENTS_PER_USER = 100
 """2,000,000 events of 20,000 users: lists of 50 are full after half of the run."""
+
+
+EVENTS_EMBEDDED = 200_000
+"""The embedded broker takes a tenth of Kafka's events a second."""
+
+TOPIC = "bench.clicks"
 
 
 class Outcome(NamedTuple):
@@ -91,6 +97,9 @@ def command(
             report.add("changelog", name, shares, "records/event")
         if "mmrec" in systems:
             _ratios(report, rates)
+            with embedded_beside(broker) as other:
+                if other is not None:
+                    _on_embedded(report, other, count, rounds)
         report.plot("throughput", lambda axes: _draw(axes, report))
         report.close()
 
@@ -116,7 +125,7 @@ def _load(
     topics: dict[str, tuple[str, int]] = {}
     for name in systems:
         share = min(count, EVENTS_OF_SLOW[name] // (4 if quick else 1)) if name in EVENTS_OF_SLOW else count
-        topic = f"bench.first-{share}" if name == "stock Faust" else "bench.clicks"
+        topic = f"bench.first-{share}" if name == "stock Faust" else TOPIC
         if not cluster.partitions(topic):
             size = share if name == "stock Faust" else count
             cluster.create(topic, PARTITIONS)
@@ -137,6 +146,15 @@ def _mmrec(run: Run) -> Outcome:
             ready = system.logged("ready: partitions", timeout=60)
             wait_committed(run.cluster, app_id, run.topic, run.count, system, timeout=120)
     return _rate(run, changelog, ready)
+
+
+def _on_embedded(report: Report, broker: Broker, count: int, rounds: int) -> None:
+    """Ours on the embedded broker, which is for trying things out: the figure says what to expect of that."""
+    count, cluster = min(count, EVENTS_EMBEDDED), Cluster(broker.bootstrap)
+    cluster.create(TOPIC, PARTITIONS)
+    cluster.load(TOPIC, events.messages(count, users=count // EVENTS_PER_USER, partitions=PARTITIONS))
+    rates = [_mmrec(Run(broker, cluster, TOPIC, count, number, None)).rate for number in range(rounds)]
+    report.add("throughput", "mmrec, embedded broker", rates, "events/s", events=count)
 
 
 def _stock_faust(run: Run) -> Outcome:
@@ -199,7 +217,7 @@ def _draw(axes: object, report: Report) -> None:
     figures = sorted((f for f in report.figures if f.case == "stream.throughput"), key=lambda f: f.value)
     bars = axes.barh(  # type: ignore[attr-defined]
         [f.system for f in figures], [f.value for f in figures],
-        color=["#c2410c" if f.system == "mmrec" else "#94a3b8" for f in figures],
+        color=["#c2410c" if f.system.startswith("mmrec") else "#94a3b8" for f in figures],
     )  # fmt: skip
     axes.bar_label(bars, fmt="{:,.0f}", padding=3)  # type: ignore[attr-defined]
     axes.set_xlabel("events/s, median")  # type: ignore[attr-defined]

@@ -19,6 +19,7 @@ def run(bootstrap: str, topic: str, count: int) -> None:
             "group.id": f"bare-{topic}",
             "auto.offset.reset": "earliest",
             "enable.auto.commit": False,
+            "fetch.queue.backoff.ms": 2,  # the default of a second leaves the loop idle for most of the time
         }
     )
     consumer.subscribe([topic])
