@@ -18,7 +18,7 @@ class TrainingBar:
             TextColumn("pass {task.fields[passes]}"),
             BarColumn(),
             TextColumn("loss {task.fields[loss]:.3f}"),
-            TextColumn("NDCG {task.fields[metric]:.4f}"),
+            TextColumn("NDCG@10 {task.fields[metric]:.4f}"),
             TextColumn("{task.fields[speed]:,.0f} events/s"),
             TimeElapsedColumn(),
             TextColumn("{task.fields[left]:,.0f} s left at most"),
