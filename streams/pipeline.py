@@ -8,6 +8,7 @@ as new as the chunk.
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -54,6 +55,10 @@ more than the looking."""
 HERE = 8
 """Users that are scored on the event loop itself, where they take a millisecond. Handing them to the scoring thread and
 back costs as much again while the loop is busy, and only larger batches gain from running beside it."""
+
+HERE_S = 0.004
+"""Longest that scoring so few may take and still be done on the event loop. Over a million items it takes ten times as
+long, and then the loop has better things to do."""
 
 PACE_S = 0.02
 """How long a fetch waits for lists that are due. A busy worker's fetches take some 10 ms of folding; when lists can't
@@ -118,6 +123,8 @@ class Pipeline:
         self._wake = asyncio.Event()
         self._open = 0
         self._era = 0
+        self._few_s = 0.0
+        """How long the last batch of up to `HERE` users took to score."""
         # One thread: the scoring library spreads a batch over the cores itself.
         self._scoring = ThreadPoolExecutor(1, "scoring")
 
@@ -172,24 +179,23 @@ class Pipeline:
     async def recommend_forever(self) -> None:
         """Publish the lists that are due, a batch at a time, until cancelled.
 
-        Few users are scored here and now; of larger batches, one is scored on its thread while the one before it is
-        published.
+        Few users are scored here and now; larger batches on a thread, so that one is published while the next is
+        scored.
         """
-        scored: _Scored | None = None
+        under_way: deque[asyncio.Future[_Scored]] = deque()
+        loop = asyncio.get_running_loop()
         while True:
-            if not self._due and scored is None:
+            if not self._due and not under_way:
                 self._wake.clear()
                 await self._wake.wait()
-            if scored is None and len(self._due) <= HERE:
+            if not under_way and len(self._due) <= HERE and self._few_s <= HERE_S:
                 self._publish(self._recommend(*self._next_batch()))
                 await asyncio.sleep(0)
                 continue
-            loop, scoring = asyncio.get_running_loop(), None
-            if self._due:
-                scoring = loop.run_in_executor(self._scoring, self._recommend, *self._next_batch())
-            if scored is not None:
-                self._publish(scored)
-            scored = await scoring if scoring is not None else None
+            # A second one keeps the thread busy while the loop is; only a full one, as it would else split a batch.
+            while len(self._due) >= (self._settings.score_batch if under_way else 1) and len(under_way) < 2:
+                under_way.append(loop.run_in_executor(self._scoring, self._recommend, *self._next_batch()))
+            self._publish(await under_way.popleft())
 
     def _next_batch(self) -> tuple[dict[str, _Due], Records]:
         """Take the users who have waited longest out of the line, with copies of their profiles as they are now."""
@@ -198,6 +204,7 @@ class Pipeline:
 
     def _recommend(self, batch: dict[str, _Due], records: Records) -> _Scored:
         """Score a batch; on the scoring thread or, while nothing is under way there, here."""
+        began = time.monotonic()
         try:
             slates = self._recommender.recommend(records, int(time.time() * 1000))
         except Exception:
@@ -205,6 +212,8 @@ class Pipeline:
             log.exception("scoring %d users failed: their lists are left out", len(batch))
             self._metrics.scoring_failures.inc()
             slates = []
+        if len(batch) <= HERE:
+            self._few_s = time.monotonic() - began
         return _Scored(batch, slates, time.time())
 
     def _publish(self, scored: _Scored) -> None:

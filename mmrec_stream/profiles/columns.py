@@ -55,15 +55,17 @@ _short_keys = _ShortKeys()
 
 def columns_of(events: Sequence[BehaviourEvent], offsets: Sequence[int]) -> EventColumns:
     """The columns of `events`, whose offsets in their partition are `offsets`."""
-    types = np.array([event.CODE for event in events], dtype=np.uint8)
+    codes = [event.CODE for event in events]
+    types = np.array(codes, dtype=np.uint8)
     items = np.array([xxh3_64_intdigest(event.item_id.encode()) for event in events], dtype=np.uint64)
     items[items == NO_KEY] = 1
-    items[types == EventType.FOLLOW] = NO_KEY
+    if EventType.FOLLOW in codes:
+        items[types == EventType.FOLLOW] = NO_KEY
     ratings = np.zeros(len(events), dtype=np.float32)
-    for position in np.flatnonzero(types == EventType.RATING).tolist():
-        event = events[position]
-        assert isinstance(event, Rating)  # noqa: S101 # narrows the type that the code has told
-        ratings[position] = event.rating
+    if EventType.RATING in codes:
+        for position, event in enumerate(events):
+            if isinstance(event, Rating):
+                ratings[position] = event.rating
     return EventColumns(
         users=[event.user_id for event in events],
         types=types,

@@ -1,6 +1,7 @@
 """The pipeline's promises, with confirmations in the test's hands: what is acknowledged when, who gets which list."""
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -182,6 +183,26 @@ async def test_many_users_at_once_get_their_lists_in_the_order_in_which_they_cam
     await bench.chunk(*map(view, users))
     await bench.until(lambda: len(bench.outbox.lists) == len(users))
     assert [one.user_id for one in bench.outbox.lists] == users
+
+
+@pytest.mark.usefixtures("scoring")
+async def test_few_users_are_scored_on_the_loop_unless_that_takes_long(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[bool] = []
+    recommend = Recommender.recommend
+
+    def slow_at_first(recommender: Recommender, records: Any, now_ms: int) -> Any:
+        threads.append(threading.current_thread() is threading.main_thread())
+        if len(threads) < 3:
+            time.sleep(2 * module.HERE_S)
+        return recommend(recommender, records, now_ms)
+
+    monkeypatch.setattr(Recommender, "recommend", slow_at_first)
+    for number in range(5):
+        await bench.chunk(view("ann"))
+        await bench.until(lambda made=number + 1: len(bench.outbox.lists) == made)  # type: ignore[misc]
+    assert threads == [True, False, False, True, True]
 
 
 async def test_the_next_fetch_waits_for_lists_that_are_due_and_not_for_ever(
