@@ -13,6 +13,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from numpy.typing import NDArray
 
 from benchmarks.events import Message
+from mmrec_stream.kafka.reader import FOLLOW_WAIT_MS
 
 STEPS = ("appended", "fetched", "folded", "scored", "published")
 """The product's own times of an event, in the order of its way."""
@@ -68,6 +69,7 @@ class Probe:
                 "group.id": f"probe-{source}",
                 "enable.auto.commit": False,
                 "auto.offset.reset": "latest",
+                "fetch.wait.max.ms": FOLLOW_WAIT_MS,  # as whoever follows lists in the product
                 "log_level": 0,
             }
         )
