@@ -125,7 +125,7 @@ class Pipeline:
         self._era = 0
         self._few_s = 0.0
         """How long the last batch of up to `HERE` users took to score."""
-        # One thread: the scoring library spreads a batch over the cores itself.
+        # One thread: a recommender runs on one at a time.
         self._scoring = ThreadPoolExecutor(1, "scoring")
 
     @property
@@ -185,7 +185,7 @@ class Pipeline:
         under_way: deque[asyncio.Future[_Scored]] = deque()
         loop = asyncio.get_running_loop()
         while True:
-            if not self._due and not under_way:
+            while not self._due and not under_way:  # a chunk may ask for no list
                 self._wake.clear()
                 await self._wake.wait()
             if not under_way and len(self._due) <= HERE and self._few_s <= HERE_S:

@@ -120,6 +120,20 @@ async def bench() -> AsyncIterator[Bench]:
 
 
 @pytest.fixture
+def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many users each scoring run had."""
+    sizes: list[int] = []
+    recommend = Recommender.recommend
+
+    def counted(recommender: Recommender, records: Any, now_ms: int) -> Any:
+        sizes.append(len(records))
+        return recommend(recommender, records, now_ms)
+
+    monkeypatch.setattr(Recommender, "recommend", counted)
+    return sizes
+
+
+@pytest.fixture
 async def scoring(bench: Bench) -> AsyncIterator[None]:
     task = asyncio.create_task(bench.pipeline.recommend_forever())
     yield
@@ -162,15 +176,7 @@ async def test_users_in_line_get_one_list_of_their_newest_state(bench: Bench) ->
 
 
 @pytest.mark.usefixtures("scoring")
-async def test_what_came_together_is_scored_together(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    batches: list[int] = []
-    recommend = Recommender.recommend
-
-    def counted(recommender: Recommender, records: Any, now_ms: int) -> Any:
-        batches.append(len(records))
-        return recommend(recommender, records, now_ms)
-
-    monkeypatch.setattr(Recommender, "recommend", counted)
+async def test_what_came_together_is_scored_together(bench: Bench, batches: list[int]) -> None:
     await bench.chunk(view("ann"), more=True)
     await bench.chunk(view("bob"))
     await bench.until(lambda: len(bench.outbox.lists) == 2)
@@ -300,6 +306,16 @@ async def test_what_was_given_up_before_its_profile_was_confirmed_waits_for_it_w
     assert bench.acknowledged == []
     bench.outbox.confirm("profiles")
     assert bench.acknowledged == [last]
+
+
+@pytest.mark.usefixtures("scoring")
+async def test_what_asks_for_no_list_starts_no_scoring(bench: Bench, batches: list[int]) -> None:
+    await bench.chunk(Impression(user_id="ann", item_id="lamp", list_id="l", position=0, ts=view("").ts))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    await bench.chunk(view("bob"))
+    await bench.until(lambda: len(bench.outbox.lists) == 1)
+    assert batches == [1]
 
 
 @pytest.mark.usefixtures("scoring")
