@@ -39,7 +39,7 @@ def worker(
     sys.setswitchinterval(0.0005)
     # A fetch makes tens of thousands of objects that die together. Looking for cycles among them every 700 objects, the
     # default, took a fifth of a busy worker's time.
-    gc.set_threshold(50_000, 20, 100)
+    gc.set_threshold(50_000)
     runner = Worker(app, loglevel=None, override_logging=False, redirect_stdouts=False, quiet=True)
     runner.spinner = None  # it draws over the log, and has debug lines made for it
     runner.execute_from_commandline()
