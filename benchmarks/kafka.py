@@ -16,6 +16,9 @@ from mmrec_stream.brokers.base import Broker
 from mmrec_stream.brokers.embedded import EmbeddedBroker, embedded, why_no_embedded
 from mmrec_stream.errors import UserError
 
+EMBEDDED = "mmrec, embedded broker"
+"""What figures of ours on the embedded broker are shown as, beside the rest: it is for trying things out."""
+
 
 @contextlib.contextmanager
 def running_broker() -> Iterator[Broker]:

@@ -12,7 +12,7 @@ import numpy as np
 import typer
 
 from benchmarks import events
-from benchmarks.kafka import Cluster, embedded_beside, running_broker
+from benchmarks.kafka import EMBEDDED, Cluster, embedded_beside, running_broker
 from benchmarks.probe import Observation, Probe
 from benchmarks.processes import mmrec, peer, running
 from benchmarks.release import write_synthetic_release
@@ -29,9 +29,6 @@ USERS = 20_000
 
 EVENTS_PER_USER = 20
 """Published before anything is measured: what a list costs depends on how long the histories are."""
-
-EMBEDDED = "mmrec, embedded broker"
-"""Shown beside the rest: that broker looks for news every 50 ms, and is for trying things out."""
 
 PLOTS = {"one alone": "alone", "1,000/s": "1000", "70% of the highest rate": "busy"}
 

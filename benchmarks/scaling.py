@@ -101,9 +101,9 @@ def _take(messages: list[events.Message], size: int) -> None:
     limits = Limits(65_536, 3_600_000)
     rows = ProfileRows()
     for start in range(0, len(messages), size):
-        values = [message.value for message in messages[start : start + size]]
-        offsets, empty = list(range(start, start + len(values))), [None] * len(values)
-        chunk = Chunk("bench", 0, offsets, [0] * len(values), [*empty], [*values])
+        values: list[bytes | None] = [message.value for message in messages[start : start + size]]
+        count = len(values)
+        chunk = Chunk("bench", 0, list(range(start, start + count)), [0] * count, [None] * count, values)
         intake = sort_chunk(chunk, limits, int(time.time() * 1000))
         places = rows.rows_of(intake.columns.users)
         fold(rows.records, places, intake.columns, source_key("bench", 0))

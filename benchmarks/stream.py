@@ -10,7 +10,7 @@ from typing import Annotated, NamedTuple
 import typer
 
 from benchmarks import events
-from benchmarks.kafka import Cluster, embedded_beside, running_broker, wait_committed
+from benchmarks.kafka import EMBEDDED, Cluster, embedded_beside, running_broker, wait_committed
 from benchmarks.peers import kafka_streams
 from benchmarks.processes import mmrec, peer, running
 from benchmarks.results import Report, Target, console
@@ -154,7 +154,7 @@ def _on_embedded(report: Report, broker: Broker, count: int, rounds: int) -> Non
     cluster.create(TOPIC, PARTITIONS)
     cluster.load(TOPIC, events.messages(count, users=count // EVENTS_PER_USER, partitions=PARTITIONS))
     rates = [_mmrec(Run(broker, cluster, TOPIC, count, number, None)).rate for number in range(rounds)]
-    report.add("throughput", "mmrec, embedded broker", rates, "events/s", events=count)
+    report.add("throughput", EMBEDDED, rates, "events/s", events=count)
 
 
 def _stock_faust(run: Run) -> Outcome:

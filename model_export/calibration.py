@@ -17,7 +17,7 @@ from mmrec_stream.evaluation.splits import Cases
 from mmrec_stream.ranking.types import Features
 from model_export.associations import AssociationSettings, BehaviourSources, ContentSources, association_rows
 from model_export.config import ModelConfig
-from model_export.hybrid import Report, ndcg_at, request_batches, table_of
+from model_export.hybrid import Report, ndcg_at, request_batches, table_of, with_demand
 from model_export.ranker import BUCKETS, Ranker, Request, Table, in_season
 from model_export.season import Season
 
@@ -133,23 +133,11 @@ def _p_item(
     """(cases, items)."""
     parts = []
     with torch.no_grad():
-        for request, demand in _with_demand(batches, cases, season):
+        for request, demand in with_demand(batches, cases, season):
             rows, weights = ranker.associated(request, table, demand)
             dense = torch.zeros(len(rows), len(table.item_vectors))
             parts.append(dense.scatter_add(1, rows, weights).numpy())
     return np.concatenate(parts)
-
-
-def _with_demand(
-    batches: list[Request], cases: Cases, season: Season | None
-) -> Iterator[tuple[Request, Tensor | None]]:
-    """Each batch of the cases with what is in demand at their moments, (batch, items)."""
-    done = 0
-    for request in batches:
-        count = len(request.lengths)
-        moments = cases.times[done : done + count]
-        yield request, None if season is None else torch.from_numpy(season.at(moments))
-        done += count
 
 
 def _fit_places(ranker: Ranker, batches: list[Request], table: Table, cases: Cases, season: Season | None) -> None:
@@ -157,7 +145,7 @@ def _fit_places(ranker: Ranker, batches: list[Request], table: Table, cases: Cas
     targets = torch.from_numpy(cases.targets.values[cases.targets.offsets[:-1]])
     shown, there, types = [], [], []
     done = 0
-    for request, demand in _with_demand(batches, cases, season):
+    for request, demand in with_demand(batches, cases, season):
         places = request.lengths.unsqueeze(1) - 1 - torch.arange(ranker.recent)
         inside, places = places >= 0, places.clamp(min=0)
         sources = request.history_rows.gather(1, places)

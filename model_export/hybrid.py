@@ -1,6 +1,6 @@
 """The trained hybrid model: its parts together, and the scores that it gives to cases."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
@@ -99,9 +99,8 @@ class TrainedModel:
             users = self.social.blend(users, cases, self._user_vectors)
         done = 0
         with torch.no_grad():
-            for request, own in zip(request_batches(features), users.split(SCORE_BATCH), strict=True):
-                moments = cases.times[done : done + len(own)]
-                demand = None if self.season is None else torch.from_numpy(self.season.at(moments))
+            batches = with_demand(request_batches(features), cases, self.season)
+            for (request, demand), own in zip(batches, users.split(SCORE_BATCH), strict=True):
                 p_user, p_item, alpha = self.ranker.distributions(request, own, table, demand)
                 if part == "mixed":
                     weight = alpha.unsqueeze(1)
@@ -149,6 +148,18 @@ def request_batches(features: Features, size: int = SCORE_BATCH) -> Iterator[Req
     """The features as tensors, `size` users at a time."""
     for start in range(0, len(features), size):
         yield Request(*(torch.from_numpy(getattr(features, f.name)[start : start + size]) for f in fields(features)))
+
+
+def with_demand(
+    batches: Iterable[Request], cases: Cases, season: Season | None
+) -> Iterator[tuple[Request, Tensor | None]]:
+    """Each batch of the cases with what is in demand at their moments, (batch, items)."""
+    done = 0
+    for request in batches:
+        count = len(request.lengths)
+        moments = cases.times[done : done + count]
+        yield request, None if season is None else torch.from_numpy(season.at(moments))
+        done += count
 
 
 def sample_cases(cases: Cases, most: int, seed: int = 0) -> Cases:

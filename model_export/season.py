@@ -39,7 +39,7 @@ class Season:
         self._cell = np.arange(items) * cells // max(items, 1)
         likings = log.where(log.likings)
         days = likings.times // DAY_MS
-        self._first = int(days.min(initial=np.iinfo(np.int64).max)) if len(days) else 0
+        self._first = int(days.min()) if len(days) else 0
         count = int(days.max()) - self._first + 2 if len(days) else 1
         taken = np.zeros((count, cells))
         np.add.at(taken, (days - self._first + 1, self._cell[likings.items]), 1.0)

@@ -14,8 +14,7 @@ from itertools import groupby
 from confluent_kafka import OFFSET_BEGINNING, Message, TopicPartition
 from faust.types import TP
 
-from mmrec_stream.kafka.clients import open_consumer
-from mmrec_stream.kafka.reader import FOLLOW_WAIT_MS, PASSING, QUEUE_BACKOFF_MS
+from mmrec_stream.kafka.reader import FOLLOW_WAIT_MS, PASSING, open_reader
 from mmrec_stream.settings import Settings
 from streams.chunks import Chunk
 
@@ -49,15 +48,13 @@ class Fetching:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._consumer = open_consumer(
+        self._consumer = open_reader(
             settings,
-            settings.app_id,
+            enable_partition_eof=False,
             fetch_wait_max_ms=FOLLOW_WAIT_MS,
             queued_max_messages_kbytes=AHEAD_KBYTES,
             queued_min_messages=AHEAD_RECORDS,
             max_partition_fetch_bytes=CHUNK_BYTES,
-            fetch_queue_backoff_ms=QUEUE_BACKOFF_MS,
-            max_poll_interval_ms=86_400_000,  # it is no member of the group, and a long restore is no failure
         )
         self._thread = ThreadPoolExecutor(1, "fetch")
         self._positions: dict[TP, int] = {}

@@ -23,7 +23,6 @@ from streams.fetching import Fetching
 WAIT_S = 0.25
 """How long a fetch waits before it looks whether the worker is to stop. Records end the wait at once."""
 
-
 MODE_LOG = logging.getLogger("mode.stream")
 """Where services of ours let their start and stop be logged: beside Faust's own, not among what we have to say."""
 
@@ -138,7 +137,6 @@ class ChunkConsumer(driver.Consumer):
         # A chunk that was given up may have been read again since: its own, late acknowledgement says nothing.
         if self._begun.pop(id(message), None) is not None:
             self._commits.finish(message.tp, message.offset)
-            self._n_acked += 1
         return True
 
     async def wait_empty(self) -> None:

@@ -76,7 +76,7 @@ def spans(settings: Settings, topic: str, partitions: Iterable[int] | None = Non
     Raises:
         UserError: no broker answers, the topic does not exist, or it has no such partition.
     """
-    with closing(_open(settings)) as consumer:
+    with closing(open_reader(settings)) as consumer:
         return _spans(consumer, settings, topic, partitions)
 
 
@@ -105,7 +105,7 @@ def read_batches(
         UserError: as for `spans`; or nothing came for `STALL_S`.
         KafkaException: the broker refused a fetch for good (authorisation, a corrupt record).
     """
-    with closing(_open(settings)) as consumer:
+    with closing(open_reader(settings)) as consumer:
         starts, ends = _bounds(consumer, settings, topic, partitions, start_offsets or {}, end_offsets or {})
         consumer.assign([TopicPartition(topic, partition, start) for partition, start in starts.items()])
         open_partitions = set(ends)
@@ -167,7 +167,7 @@ def follow(settings: Settings, starts: Mapping[str, Mapping[int, int]]) -> Itera
     Raises:
         KafkaException: the broker refused a fetch for good.
     """
-    with closing(_open(settings, fetch_wait_max_ms=FOLLOW_WAIT_MS, enable_partition_eof=False)) as consumer:
+    with closing(open_reader(settings, fetch_wait_max_ms=FOLLOW_WAIT_MS, enable_partition_eof=False)) as consumer:
         consumer.assign(
             [TopicPartition(t, p, offset) for t, offsets in starts.items() for p, offset in offsets.items()]
         )
@@ -186,7 +186,8 @@ def tails(span: Mapping[int, Span], records: int) -> dict[int, int]:
     return {partition: max(s.low, s.high - records) for partition, s in span.items()}
 
 
-def _open(settings: Settings, **extra: object) -> Consumer:
+def open_reader(settings: Settings, **extra: object) -> Consumer:
+    """A client that reads partitions it is given, in no group; `extra` as for `open_consumer`."""
     return open_consumer(
         settings,
         "mmrec-reader",  # the client library wants a name; no group is joined and nothing committed

@@ -195,54 +195,52 @@ async def test_a_chunk_is_acknowledged_once(consumer: OfflineConsumer) -> None:
     assert not consumer.ack(message)
 
 
-async def drained(consumer: OfflineConsumer, until: asyncio.Event) -> None:
-    """Run the drain until the test says so."""
-    fetcher = SimpleNamespace(_stopped=until)
-    async with asyncio.timeout(10):
-        await consumer._drain_messages(cast("Any", fetcher))
+class Drain:
+    """The drain as it runs beside a test; keeps what it hands over."""
+
+    def __init__(self, consumer: OfflineConsumer) -> None:
+        self.handed: list[Message] = []
+        self._stop = asyncio.Event()
+        consumer.callback = self._hand_over
+        fetcher = SimpleNamespace(_stopped=self._stop)
+        self._task = asyncio.ensure_future(consumer._drain_messages(cast("Any", fetcher)))
+
+    async def until(self, count: int) -> None:
+        """Wait until this many chunks were handed over."""
+        async with asyncio.timeout(10):
+            while len(self.handed) < count:
+                await asyncio.sleep(0)
+
+    async def end_with(self, consumer: OfflineConsumer, message: Message) -> None:
+        """Stop it: it ends when the last chunk is taken."""
+        self._stop.set()
+        consumer.begin(message)
+        async with asyncio.timeout(10):
+            await self._task
+
+    async def _hand_over(self, message: Message) -> None:
+        self.handed.append(message)
 
 
 async def test_no_more_is_fetched_until_every_chunk_is_taken(consumer: OfflineConsumer) -> None:
-    handed: list[Message] = []
-    stop = asyncio.Event()
-
-    async def hand_over(message: Message) -> None:
-        handed.append(message)
-
-    consumer.callback = hand_over
     consumer.given.waiting = [chunk(CLICKS, 0), chunk(OTHER, 0)]
-    drain = asyncio.create_task(drained(consumer, stop))
-    while len(handed) < 2:
-        await asyncio.sleep(0)
+    drain = Drain(consumer)
+    await drain.until(2)
     consumer.given.waiting = [chunk(CLICKS, 1)]
-    assert consumer.begin(handed[0])  # the other is still to come
+    assert consumer.begin(drain.handed[0])  # the other is still to come
     for _ in range(20):
         await asyncio.sleep(0)
-    assert len(handed) == 2
-    assert not consumer.begin(handed[1])
-    while len(handed) < 3:
-        await asyncio.sleep(0)
-    stop.set()
-    consumer.begin(handed[2])
-    await drain
+    assert len(drain.handed) == 2
+    assert not consumer.begin(drain.handed[1])
+    await drain.until(3)
+    await drain.end_with(consumer, drain.handed[2])
 
 
 async def test_chunks_that_a_rebalance_took_away_are_not_waited_for(consumer: OfflineConsumer) -> None:
-    handed: list[Message] = []
-    stop = asyncio.Event()
-
-    async def hand_over(message: Message) -> None:
-        handed.append(message)
-
-    consumer.callback = hand_over
     consumer.given.waiting = [chunk(CLICKS, 0)]
-    drain = asyncio.create_task(drained(consumer, stop))
-    while not handed:
-        await asyncio.sleep(0)
+    drain = Drain(consumer)
+    await drain.until(1)
     await consumer.perform_seek()
     consumer.given.waiting = [chunk(CLICKS, 0)]
-    while len(handed) < 2:
-        await asyncio.sleep(0)
-    stop.set()
-    consumer.begin(handed[1])
-    await drain
+    await drain.until(2)
+    await drain.end_with(consumer, drain.handed[1])
