@@ -34,6 +34,11 @@ TOLERANCE = 1e-3
 """How far, relative to a list's best score, this machine may be from the one that exported: other instruction sets
 and CUDA round otherwise by about 1e-6 a product; a broken or mismatched graph is off by far more than 1e-3."""
 
+GROUP = 32
+"""Users in one run on a CPU. Half of what a history of 50 places costs is the GRU, which runs over all places of the
+longest; histories differ, so smaller runs of like ones are cheaper, until the items' vectors are read too often for too
+few users: of a Zipf-like crowd, 128 at once take 89 µs each in runs of 8, 65 in runs of 32 and 85 in one."""
+
 WARM_BATCHES = (1, 64)
 """Batch sizes run before the first user: the first run of a size allocates, and takes ten times as long as the next."""
 
@@ -110,7 +115,20 @@ class Scorer:
 
     def run(self, features: Features, k: int) -> Lists:
         """The `k` best items of each user; fewer columns where the table has fewer items."""
-        count, resident = self._table_on_device()
+        table = self._table_on_device()
+        if self.device != "cpu" or len(features) <= GROUP:
+            return self._run(features, k, table)
+        # Users with histories of about the same length together: a run pads all to its longest.
+        order = np.argsort(features.lengths, kind="stable")
+        parts = [
+            self._run(features.part(order[start : start + GROUP]).cropped(), k, table)
+            for start in range(0, len(order), GROUP)
+        ]
+        back = np.argsort(order, kind="stable")
+        return Lists(*(np.concatenate([getattr(part, name) for part in parts])[back] for name in OUTPUTS))
+
+    def _run(self, features: Features, k: int, table: tuple[int, dict[str, ort.OrtValue]]) -> Lists:
+        count, resident = table
         feed = {field.name: getattr(features, field.name) for field in fields(features)}
         feed["k"] = np.array([min(k, count)], dtype=np.int64)
         return Lists(*self._ranker.run(OUTPUTS, feed | resident))

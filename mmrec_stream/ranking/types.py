@@ -1,6 +1,6 @@
 """What goes into the ranker for a batch of users, and the lists that come out."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,9 +35,19 @@ class Features:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def part(self, users: slice) -> "Features":
+    def part(self, users: slice | NDArray[np.int64]) -> "Features":
         """Some of the users."""
         return Features(*(getattr(self, field.name)[users] for field in fields(self)))
+
+    def cropped(self) -> "Features":
+        """The same without the places that are padding in every history."""
+        width = int(self.lengths.max(initial=1))
+        history = {
+            field.name: np.ascontiguousarray(getattr(self, field.name)[:, :width])
+            for field in fields(self)
+            if field.name.startswith("history_")
+        }
+        return replace(self, **history)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import pytest
 from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.errors import UserError
 from mmrec_stream.ranking.providers import PROBE, choose_device, cuda_failure
-from mmrec_stream.ranking.scorer import Scorer, blank_features
+from mmrec_stream.ranking.scorer import GROUP, Scorer, blank_features
 from mmrec_stream.ranking.types import Features
 from mmrec_stream.simulator import make_shop
 from tests.tiny import tiny_dataset, tiny_release
@@ -50,12 +50,16 @@ def test_lists_are_sorted_distinct_and_mixed_as_promised(shared: Scorer, count: 
     assert (lists.scores > 0).all()
 
 
-def test_alone_or_in_a_batch_a_user_gets_the_same_list(shared: Scorer) -> None:
-    features = users(9)
+@pytest.mark.parametrize("count", [9, 3 * GROUP + 1])
+def test_alone_or_in_a_batch_a_user_gets_the_same_list(shared: Scorer, count: int) -> None:
+    features = users(count)
+    lengths = np.random.default_rng(1).integers(1, features.history_rows.shape[1] + 1, count)
+    features = replace(features, lengths=lengths)
     together = shared.run(features, 10)
-    for user in range(9):
+    for user in range(count):
         alone = shared.run(features.part(slice(user, user + 1)), 10)
         assert np.allclose(alone.scores[0], together.scores[user], rtol=1e-4, atol=1e-7)
+        assert np.array_equal(alone.alpha[0], together.alpha[user])
 
 
 def test_padding_makes_no_difference(shared: Scorer) -> None:
