@@ -123,6 +123,29 @@ def calibrate(
     return chosen
 
 
+def choose_alphas(quality: NDArray[np.float64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Which of some α is used for each of `BUCKETS`, (buckets,), as row numbers of `quality`.
+
+    The α that is best for all, but where a history length has one that is better by more than a standard error of the
+    paired difference: the best of many α on a few hundred cases is mostly the one whose noise is greatest.
+
+    Args:
+        quality: What each α is worth on each case, higher is better, (α, cases).
+        lengths: The cases' history lengths, (cases,).
+    """
+    overall = int(quality.mean(axis=1).argmax())
+    chosen = np.full(len(BUCKETS), overall)
+    for bucket, (low, high) in enumerate(pairwise([*BUCKETS, np.iinfo(np.int64).max])):
+        inside = quality[:, (lengths >= low) & (lengths < high)]
+        if inside.shape[1] < MIN_BUCKET_CASES:
+            continue
+        own = int(inside.mean(axis=1).argmax())
+        gain = inside[own] - inside[overall]
+        if gain.mean() > gain.std() / len(gain) ** 0.5:
+            chosen[bucket] = own
+    return chosen
+
+
 def _with(settings: AssociationSettings, name: str, value: object) -> AssociationSettings:
     return replace(settings, **{name: value})  # type: ignore[arg-type]
 
@@ -209,17 +232,12 @@ def _fit_alpha(
     """Choose α for each history length by NDCG."""
     quality = np.array([ndcg_at(places, mix, cases, mask_history=mask_history) for mix in _mixes(p_user, p_item)])
     means = quality.mean(axis=1)
-    overall = int(means.argmax())
-    chosen = []
-    for low, high in pairwise([*BUCKETS, np.iinfo(np.int64).max]):
-        inside = (lengths >= low) & (lengths < high)
-        enough = inside.sum() >= MIN_BUCKET_CASES
-        chosen.append(int(quality[:, inside].mean(axis=1).argmax()) if enough else overall)
+    chosen = choose_alphas(quality, lengths)
     ranker.set_alphas([ALPHAS[index] for index in chosen])
     report.alpha = {low: ALPHAS[index] for low, index in zip(BUCKETS, chosen, strict=True)}
     report.alpha_curve = {alpha: float(mean) for alpha, mean in zip(ALPHAS, means, strict=True)}
     bucket = np.searchsorted(np.array(BUCKETS), lengths, side="right") - 1
-    own = quality[np.array(chosen)[bucket], np.arange(len(lengths))]
+    own = quality[chosen[bucket], np.arange(len(lengths))]
     report.validation = {
         f"ndcg@{places}": float(own.mean()),
         f"ndcg@{places} p_user": float(means[-1]),
