@@ -1,10 +1,12 @@
 """Scoring alone: the ranker, exact and approximate retrieval, beside numpy, torch and faiss, from 1,000 to 1M items."""
 
 import os
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import onnx
@@ -14,22 +16,22 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from benchmarks.release import item_table, ranker_graph
+from benchmarks.release import DIM, clustered_vectors, item_table, ranker_graphs, write_synthetic_release
 from benchmarks.results import Report, Target, console
 from mmrec_stream.ranking.approximate import ApproximateIndex
 from mmrec_stream.ranking.exact import ExactIndex
+from mmrec_stream.ranking.scorer import Scorer, blank_features
 from model_export.config import ModelConfig
 from model_export.export import random_inputs, serialize
 
-DIM = 64
 LIST = 20
 CANDIDATES = 100
 BATCHES = (1, 16, 64)
 
-CLUSTERS = 500
-"""Kinds of things in the catalogue: vectors of no structure at all would be the worst case of every index, and none."""
-
 HISTORY = 50
+WORKER_BATCH = 128
+"""As many users as a worker takes out of the line at once."""
+
 EXCLUDED = 8
 """What a profile can hold at most: the dearest users."""
 
@@ -47,6 +49,8 @@ def command(
     budget = 0.2 if quick else 1.0
     _small(report, threads, budget)
     _ranker(report, threads, budget, (1_000, 10_000, 100_000))
+    for items in (10_000, 100_000) if quick else (10_000, 100_000, 1_000_000):
+        _lists(report, items, budget)
     for items in (100_000,) if quick else (100_000, 1_000_000):
         _large(report, items, threads, budget)
     report.plot("catalogue", lambda axes: _draw(axes, report))
@@ -55,7 +59,7 @@ def command(
 
 def _small(report: Report, threads: int, budget: float) -> None:
     """10,000 items: matrix product and the best 20 (a list) and 100."""
-    items = _vectors(10_000, seed=0)
+    items = clustered_vectors(10_000, seed=0)
     import faiss
     import torch
 
@@ -76,7 +80,7 @@ def _small(report: Report, threads: int, budget: float) -> None:
             "faiss flat": lambda users, k=k: flat.search(users, k),  # type: ignore[misc]
         }
         for batch in BATCHES:
-            costs = _in_turn(systems, _vectors(batch, seed=1), budget)
+            costs = _in_turn(systems, clustered_vectors(batch, seed=1), budget)
             case = f"10k items, best {k}, batch {batch}"
             for name, samples in costs.items():
                 report.add(case, name, samples, "µs/user")
@@ -93,8 +97,8 @@ def _small(report: Report, threads: int, budget: float) -> None:
 def _ranker(report: Report, threads: int, budget: float, sizes: tuple[int, ...]) -> None:
     """The product's whole ranker: user tower, both halves, mix, masks, best 20."""
     config = ModelConfig()
-    ranker, graph = ranker_graph(config)
-    session = ort.InferenceSession(serialize(graph), _options(threads), providers=["CPUExecutionProvider"])
+    ranker, graphs = ranker_graphs(config)
+    session = ort.InferenceSession(serialize(graphs.ranker), _options(threads), providers=["CPUExecutionProvider"])
     for items in sizes:
         vectors, neighbours, weights = item_table(items, config)
         table = {
@@ -114,19 +118,44 @@ def _ranker(report: Report, threads: int, budget: float, sizes: tuple[int, ...])
                 report.add("ranker, users a second", "mmrec", [batch / s for s in samples], "users/s", target=target)
 
 
+def _lists(report: Report, items: int, budget: float) -> None:
+    """Lists as a worker makes them, on its one thread: of the whole catalogue, and of candidates."""
+    random = np.random.default_rng(5)
+    with tempfile.TemporaryDirectory(prefix="mmrec-bench-") as folder, console.status(f"a release of {items:,} items"):
+        scorer = Scorer.load(write_synthetic_release(Path(folder), items), provider="cpu", threads=1)
+    features = blank_features(WORKER_BATCH, HISTORY)
+    features.history_rows[:] = random.integers(0, items, features.history_rows.shape)
+    features.history_ages[:] = -np.sort(-random.exponential(1e5, features.history_ages.shape), axis=1)
+    features.lengths[:] = random.integers(1, HISTORY + 1, WORKER_BATCH)
+    whole = scorer.run(features, LIST).rows
+    ways: tuple[Literal["whole", "exact", "approximate"], ...] = ("whole", "exact", "approximate")
+    for way in ways:
+        scorer.retrieve(way)
+        rows = scorer.run(features, LIST).rows
+        samples = _seconds(lambda: scorer.run(features, LIST), budget)
+        system = "mmrec, all items" if way == "whole" else f"mmrec, candidates of an {way} index"
+        case = f"lists of {items // 1000}k items, batch {WORKER_BATCH}"
+        # Ranking 100 candidates is to be possible 3,000 times a second.
+        target = Target(3_000) if way != "whole" and items == 10_000 else None
+        report.add(case, system, [WORKER_BATCH / s for s in samples], "users/s", target=target)
+        if way != "whole":
+            shared = [len(np.intersect1d(ours, theirs)) / LIST for ours, theirs in zip(rows, whole, strict=True)]
+            report.add(f"{case}, places as of all items", system, float(np.mean(shared)), "share")
+
+
 def _large(report: Report, items: int, threads: int, budget: float) -> None:
     """Large catalogues: everything in fp32, the exact index, an approximate one."""
     import faiss
 
     faiss.omp_set_num_threads(threads)
-    vectors = _vectors(items, seed=0)
+    vectors = clustered_vectors(items, seed=0)
     available = np.ones(items, dtype=bool)
     began = time.perf_counter()
     exact = ExactIndex(vectors, available, threads=threads)
     built_exact = time.perf_counter() - began
     with console.status(f"building an approximate index of {items:,} items"):
         began = time.perf_counter()
-        approximate = ApproximateIndex(vectors, available, recall=0.95, queries=_vectors(256, seed=3))
+        approximate = ApproximateIndex(vectors, available, recall=0.95, queries=clustered_vectors(256, seed=3))
         built_approximate = time.perf_counter() - began
     flat = faiss.IndexFlatIP(DIM)
     flat.add(vectors)
@@ -141,13 +170,13 @@ def _large(report: Report, items: int, threads: int, budget: float) -> None:
     }
     limit = 250.0 if items == 100_000 else 1_000.0
     for batch in BATCHES:
-        costs = _in_turn(systems, _vectors(batch, seed=1), budget)
+        costs = _in_turn(systems, clustered_vectors(batch, seed=1), budget)
         for name, samples in costs.items():
             target = Target(limit, at_least=False) if name == "mmrec exact" and batch == max(BATCHES) else None
             report.add(
                 f"{items // 1000}k items, best {CANDIDATES}, batch {batch}", name, samples, "µs/user", target=target
             )
-    users = _vectors(64, seed=4)
+    users = clustered_vectors(64, seed=4)
     _, truth = flat.search(users, CANDIDATES)
     for name, index in (("mmrec exact", exact), ("mmrec approximate", approximate)):
         rows = index.search(users, CANDIDATES)[0]
@@ -184,17 +213,6 @@ def _options(threads: int) -> ort.SessionOptions:
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     return options
-
-
-def _vectors(count: int, *, seed: int) -> NDArray[np.float32]:
-    """Vectors in clusters and of different lengths, as those of a trained table and its users are."""
-    centres = np.random.default_rng(0).standard_normal((CLUSTERS, DIM), dtype=np.float32)
-    random = np.random.default_rng(seed + 1)
-    vectors = random.standard_normal((count, DIM), dtype=np.float32)
-    vectors *= 0.7
-    vectors += centres[random.integers(0, CLUSTERS, count)]
-    vectors *= np.exp(0.2 * random.standard_normal((count, 1), dtype=np.float32))
-    return vectors
 
 
 def _numpy_best(users: NDArray[np.float32], items: NDArray[np.float32], k: int) -> NDArray[np.int64]:

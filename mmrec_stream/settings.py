@@ -64,6 +64,10 @@ class Settings(BaseSettings):
     """Threads of one scoring run; 0 lets ONNX Runtime choose. A second one makes a run of 64 users over 10,000 items no
     faster and takes its core from folding; for a larger catalogue on more cores, measure."""
 
+    retrieval: Literal["auto", "whole", "exact", "approximate"] = "auto"
+    """How lists are made: `whole` scores every item, `exact` and `approximate` find candidates by an index first and
+    rank those. `auto` scores the whole up to 100,000 items or on CUDA, and takes `exact` beyond."""
+
     score_batch: Annotated[int, Field(ge=1, le=4096)] = 128
     """Most users that are taken out of the line at once. The more there are, the better those with histories of like
     length are scored together (70 µs a user in 64, 65 in 128, 61 in 256), and the longer each waits for the others."""

@@ -132,7 +132,7 @@ def compress_release(path: Path, compression: Compression, store: Path) -> Path:
         raise UserError(f"{path} is {manifest.compression}; give a release of fp32, and fp16 or int8 as the goal")
     files = {name: (path / name).read_bytes() for name in folder.FILES}
     change = halved if compression == "fp16" else quantised
-    graphs = {name: change(onnx.load_from_string(files[name])) for name in (folder.RANKER, folder.ITEM_ENCODER)}
+    graphs = {name: change(onnx.load_from_string(files[name])) for name in folder.GRAPHS}
     files |= {name: serialize(graph) for name, graph in graphs.items()}
     files[folder.GOLDEN] = npz_bytes(_golden(path, files))
     version = f"{manifest.version}-{compression}"

@@ -1,11 +1,11 @@
-"""Export to ONNX: both graphs with every varying dimension left open, checked against PyTorch at other sizes."""
+"""Export to ONNX: every graph with every varying dimension left open, checked against PyTorch at other sizes."""
 
 import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from mmrec_stream.errors import UserError
 from mmrec_stream.profiles.record import AFFINITIES, PRICE_BANDS, TYPE_SLOTS, WINDOWS_MS
 from mmrec_stream.ranking.content import Content
-from mmrec_stream.ranking.scorer import ALPHAS, OUTPUTS
+from mmrec_stream.ranking.scorer import ALPHAS, OUTPUTS, USER_OUTPUTS
 from mmrec_stream.releases.manifest import Signature
 from mmrec_stream.releases.manifest import Tensor as TensorSpec
 from model_export.items import ContentEncoder
@@ -62,11 +62,26 @@ RANKER_SHAPES: dict[str, Dims] = {
     "k": (1,),
 }
 
-_OUTPUT_SHAPES: dict[str, Dims] = dict.fromkeys(OUTPUTS[:-1], ("batch", "k")) | {OUTPUTS[-1]: ("batch",)}
+_OUTPUT_SHAPES: dict[str, Dims] = dict.fromkeys(OUTPUTS[:-1], ("batch", "k")) | {
+    "alpha": ("batch",),
+    "user_vectors": ("batch", "dim"),
+    "association_rows": ("batch", "associations"),
+    "association_weights": ("batch", "associations"),
+}
+
+_EXPORTED = tuple(_OUTPUT_SHAPES)
+"""In the order of `Ranker.forward`."""
 
 
-def export_ranker(ranker: Ranker, dim: int, neighbours: int, history: int) -> onnx.ModelProto:
-    """The ranker as a graph whose batch, length, items, exclusions and k are open; compared with PyTorch.
+class RankerGraphs(NamedTuple):
+    """The ranker whole, and the part of it that is about users alone."""
+
+    ranker: onnx.ModelProto
+    user_encoder: onnx.ModelProto
+
+
+def export_ranker(ranker: Ranker, dim: int, neighbours: int, history: int) -> RankerGraphs:
+    """The ranker as graphs whose batch, length, items, exclusions and k are open; compared with PyTorch.
 
     Args:
         ranker: What to export.
@@ -81,25 +96,31 @@ def export_ranker(ranker: Ranker, dim: int, neighbours: int, history: int) -> on
     rng = np.random.default_rng(0)
     example = random_inputs(rng, TRACED, dim, neighbours, ranker)
     names = [*Request._fields, *Table._fields]
-    model = _export(ranker, [example[name] for name in names], names, list(OUTPUTS), RANKER_SHAPES, {"k": 5})
+    model = _export(ranker, [example[name] for name in names], names, _EXPORTED, RANKER_SHAPES, {"k": 5})
     _open_k(model)
     _rename_initializer(model, "module.alphas", ALPHAS)
     shapes = {
         name: tuple({"dim": dim, "K": neighbours}.get(str(d), d) for d in dims) for name, dims in RANKER_SHAPES.items()
     }
-    _name_dimensions(model, shapes, _OUTPUT_SHAPES)
-    session = ort.InferenceSession(serialize(model), providers=["CPUExecutionProvider"])
+    fixed = {"dim": dim, "associations": ranker.recent * neighbours}
+    results = {name: tuple(fixed.get(str(d), d) for d in dims) for name, dims in _OUTPUT_SHAPES.items()}
+    _name_dimensions(model, shapes, results)
+    graphs = RankerGraphs(_part(model, OUTPUTS), _part(model, USER_OUTPUTS))
+    sessions = [ort.InferenceSession(serialize(graph), providers=["CPUExecutionProvider"]) for graph in graphs]
     for batch, length, items, excluded in SHAPES:
         shape = (batch, min(length, history), items, excluded)
         inputs = random_inputs(rng, shape, dim, neighbours, ranker)
         k = min(7, shape[2])
         with torch.no_grad():
-            expected = ranker(*(torch.from_numpy(inputs[name]) for name in names), k=k)
-        found = session.run(list(OUTPUTS), inputs | {"k": np.array([k])})
-        _compare(
-            f"ranker at {shape}", dict(zip(OUTPUTS, found, strict=True)), dict(zip(OUTPUTS, expected, strict=True))
-        )
-    return model
+            expected = dict(
+                zip(_EXPORTED, ranker(*(torch.from_numpy(inputs[name]) for name in names), k=k), strict=True)
+            )
+        inputs["k"] = np.array([k])
+        for session, outputs in zip(sessions, (OUTPUTS, USER_OUTPUTS), strict=True):
+            read = {tensor.name: inputs[tensor.name] for tensor in session.get_inputs()}
+            found = dict(zip(outputs, session.run(list(outputs), read), strict=True))
+            _compare(f"ranker at {shape}", found, {name: expected[name] for name in outputs})
+    return graphs
 
 
 def export_item_encoder(encoder: ContentEncoder, content: Content) -> onnx.ModelProto:
@@ -257,6 +278,28 @@ def _rename_initializer(model: onnx.ModelProto, name: str, wanted: str) -> None:
         for place, read in enumerate(node.input):
             if read == name:
                 node.input[place] = wanted
+
+
+def _part(model: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
+    """What of a graph leads to some of its outputs."""
+    wanted = set(outputs)
+    nodes: list[onnx.NodeProto] = []
+    for node in reversed(model.graph.node):  # a graph's nodes are in the order of their running
+        if wanted.intersection(node.output):
+            wanted.update(node.input)
+            nodes.append(node)
+    part = onnx.ModelProto()
+    part.CopyFrom(model)
+    for kept, values in (
+        (part.graph.node, nodes[::-1]),
+        (part.graph.input, [value for value in model.graph.input if value.name in wanted]),
+        (part.graph.initializer, [value for value in model.graph.initializer if value.name in wanted]),
+        (part.graph.output, [value for name in outputs for value in model.graph.output if value.name == name]),
+    ):
+        del kept[:]
+        kept.extend(values)
+    onnx.checker.check_model(part, full_check=True)
+    return part
 
 
 def _open_k(model: onnx.ModelProto) -> None:

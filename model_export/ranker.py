@@ -73,10 +73,11 @@ class Ranker(nn.Module):
         self.register_buffer("place_logits", -0.357 * torch.arange(config.recent, dtype=torch.float32))
         self.register_buffer("type_logits", torch.zeros(TYPE_SLOTS))
 
-    def forward(self, *inputs: Tensor, k: int = 20) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Rows, scores, p_user, p_item (batch, k), and alpha (batch,)."""
+    def forward(self, *inputs: Tensor, k: int = 20) -> tuple[Tensor, ...]:
+        """What `scorer.OUTPUTS` names, and then what `scorer.USER_OUTPUTS` names and the former does not."""
         request, table = Request(*inputs[: len(Request._fields)]), Table(*inputs[len(Request._fields) :])
-        p_user = self.p_user(self.user_vectors(request, table.item_vectors), table)
+        users = self.inverse_temperature * self.user_vectors(request, table.item_vectors)
+        p_user = self.shares(users, table)
         rows, weights = self.associated(request, table)
         alpha = self.alpha(request.lengths)
         # Scores over α: adding to p_user itself spares two passes over the whole catalogue.
@@ -88,7 +89,7 @@ class Ranker(nn.Module):
         best, chosen = torch.topk(mixed, k, dim=1)
         p_best = p_user.gather(1, chosen)
         scores = alpha.unsqueeze(1) * best * _of_rows(table.available, chosen)
-        return chosen, scores, p_best, ((best - p_best) / odds).clamp(min=0), alpha
+        return chosen, scores, p_best, ((best - p_best) / odds).clamp(min=0), alpha, users, rows, weights
 
     def user_vectors(self, request: Request, item_vectors: Tensor) -> Tensor:
         """The users' vectors, (batch, dim); their product with an item's is its logit."""
@@ -108,9 +109,13 @@ class Ranker(nn.Module):
 
     def p_user(self, users: Tensor, table: Table) -> Tensor:
         """The items' probabilities for users' vectors: next to 0 for unavailable items, (batch, items)."""
-        vectors = self.inverse_temperature * users
+        return self.shares(self.inverse_temperature * users, table)
+
+    @staticmethod
+    def shares(users: Tensor, table: Table) -> Tensor:
+        """As `p_user`, of vectors at the fitted temperature."""
         bias = torch.where(table.available, 0.0, UNAVAILABLE)
-        return torch.softmax(vectors @ table.item_vectors.transpose(0, 1) + bias, 1)
+        return torch.softmax(users @ table.item_vectors.transpose(0, 1) + bias, 1)
 
     def associated(self, request: Request, table: Table, demand: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Rows (batch, recent · K) that the newest events point at, and with what weight; a row may come repeatedly.

@@ -11,7 +11,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from mmrec_stream.evaluation.splits import next_clicks
-from mmrec_stream.ranking.scorer import OUTPUTS
+from mmrec_stream.ranking.scorer import OUTPUTS, USER_OUTPUTS
 from mmrec_stream.releases import folder
 from mmrec_stream.releases.folder import write_release
 from mmrec_stream.releases.manifest import AlphaBucket, Dimensions, Manifest, TrainingData
@@ -43,8 +43,10 @@ def build_release(model: TrainedModel, store: Path, created_ms: int, version: st
     """
     version = version or new_version(created_ms)
     dim, neighbours = model.vectors.shape[1], model.neighbours.shape[1]
+    ranker = export_ranker(model.ranker, dim, neighbours, model.config.history)
     graphs = {
-        folder.RANKER: export_ranker(model.ranker, dim, neighbours, model.config.history),
+        folder.RANKER: ranker.ranker,
+        folder.USER_ENCODER: ranker.user_encoder,
         folder.ITEM_ENCODER: export_item_encoder(ContentEncoder(model.items), model.inputs.content),
     }
     log = model.dataset.interactions
@@ -88,7 +90,7 @@ def build_release(model: TrainedModel, store: Path, created_ms: int, version: st
 
 
 def golden(model: TrainedModel, files: Mapping[str, bytes]) -> Arrays:
-    """Inputs and outputs of both graphs, by `graph/in/name` and `graph/out/name`, on real users and items.
+    """Inputs and outputs of all graphs, by `graph/in/name` and `graph/out/name`, on real users and items.
 
     The item table is not among them: it is the release's own.
     """
@@ -115,16 +117,21 @@ def golden_outputs(inputs: Arrays, table: Arrays, files: Mapping[str, bytes]) ->
     """What the graphs give for golden inputs, by `graph/out/name`.
 
     Args:
-        inputs: By `graph/in/name`.
+        inputs: By `graph/in/name`; the user encoder's are the ranker's.
         table: The item table, by the names of the ranker's inputs.
         files: The graphs, by file name.
     """
     found: Arrays = {}
-    for file, outputs, shared in ((folder.RANKER, OUTPUTS, table), (folder.ITEM_ENCODER, ("vectors",), {})):
-        prefix = f"{_stem(file)}/in/"
+    for file, asked, outputs, shared in (
+        (folder.RANKER, folder.RANKER, OUTPUTS, table),
+        (folder.USER_ENCODER, folder.RANKER, USER_OUTPUTS, table),  # of the same users
+        (folder.ITEM_ENCODER, folder.ITEM_ENCODER, ("vectors",), {}),
+    ):
+        prefix = f"{_stem(asked)}/in/"
         own = {name.removeprefix(prefix): value for name, value in inputs.items() if name.startswith(prefix)}
         session = ort.InferenceSession(files[file], providers=["CPUExecutionProvider"])
-        results = session.run(list(outputs), own | shared)
+        read = {tensor.name for tensor in session.get_inputs()}
+        results = session.run(list(outputs), {name: value for name, value in (own | shared).items() if name in read})
         found |= {f"{_stem(file)}/out/{name}": value for name, value in zip(outputs, results, strict=True)}
     return found
 

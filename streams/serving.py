@@ -96,6 +96,8 @@ class Serving:
         ends = {partition: span.high for partition, span in spans(settings, topic).items()}
         for messages in read_batches(settings, topic, end_offsets=ends):
             _tell(scorer, *catalogue_changes(messages))
+        # After the catalogue, so that an index has all of it.
+        scorer.retrieve(settings.retrieval)
         with self._changing:
             # What came while the whole catalogue was read.
             for messages in read_batches(settings, topic, start_offsets=ends):

@@ -101,11 +101,8 @@ def serve(
     return found
 
 
-def requests(cases: Cases, table: ItemTable, facts: ItemFacts, labels: tuple[Labels, Labels], history: int) -> Features:
-    """The ranker's inputs for cases, made by the stream's own fold and gather, so that they are what it would send.
-
-    A case stands at the moment of its newest event, as lists are made right after one; nothing is excluded.
-    """
+def profiles_of(cases: Cases, facts: ItemFacts) -> profile.Records:
+    """The profiles that the stream's own fold makes of the cases' histories, (cases,)."""
     lengths = np.minimum(cases.lengths, FOLDED)
     owners = np.repeat(np.arange(len(cases)), lengths)
     inner = np.arange(len(owners)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
@@ -124,6 +121,15 @@ def requests(cases: Cases, table: ItemTable, facts: ItemFacts, labels: tuple[Lab
         price_bands=facts.price_bands[items],
     )
     fold(records, owners.astype(np.int64), columns, source=1)
+    return records
+
+
+def requests(cases: Cases, table: ItemTable, facts: ItemFacts, labels: tuple[Labels, Labels], history: int) -> Features:
+    """The ranker's inputs for cases, made by the stream's own fold and gather, so that they are what it would send.
+
+    A case stands at the moment of its newest event, as lists are made right after one; nothing is excluded.
+    """
+    records = profiles_of(cases, facts)
     # As of time 0 nothing is brought forward: each profile stays at its own newest event.
     features, _ = features_of(records, table, *labels, now_ms=0, repurchase_s=0.0, max_history=history)
     newest = records["times"].max(axis=1).astype(np.int64)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from copy import copy
 from dataclasses import fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import onnxruntime as ort
@@ -14,14 +14,19 @@ from numpy.typing import NDArray
 
 from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.errors import UserError, first_line
+from mmrec_stream.ranking.approximate import PROBED_USERS
 from mmrec_stream.ranking.content import FEATURE, Vocabularies, content_of
 from mmrec_stream.ranking.items import ItemTable
 from mmrec_stream.ranking.providers import Device, choose_device, session_on
+from mmrec_stream.ranking.retrieval import Retrieval
 from mmrec_stream.ranking.types import Features, Lists
-from mmrec_stream.releases.folder import ITEM_ENCODER, RANKER, Release, load_release
+from mmrec_stream.releases.folder import ITEM_ENCODER, RANKER, USER_ENCODER, Release, load_release
 
 TABLE_INPUTS = ("item_vectors", "neighbours", "neighbour_weights", "available")
 OUTPUTS = ("rows", "scores", "p_user", "p_item", "alpha")
+
+USER_OUTPUTS = ("user_vectors", "association_rows", "association_weights", "alpha")
+"""What the user encoder gives: all that is needed of a user to rank candidates."""
 
 ALPHAS = "alphas"
 """The weight of the ranker's graph that holds α by history length."""
@@ -39,8 +44,18 @@ GROUP = 32
 longest; histories differ, so smaller runs of like ones are cheaper, until the items' vectors are read too often for too
 few users: of a Zipf-like crowd, 128 at once take 89 µs each in runs of 8, 65 in runs of 32 and 85 in one."""
 
+WHOLE_ITEMS = 100_000
+"""Largest catalogue that is scored whole on a CPU where nobody says otherwise: there both ways take the same time, and
+at a million items candidates take a fifth of it."""
+
+PROBED_EVENTS = 5
+"""Events of the made-up users that an approximate index measures its recall on: as many as a visit has."""
+
 WARM_BATCHES = (1, 64)
 """Batch sizes run before the first user: the first run of a size allocates, and takes ten times as long as the next."""
+
+_Table = tuple[int, dict[str, ort.OrtValue]]
+"""How many items there are, and what the graphs read of them."""
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +76,8 @@ class Scorer:
         self._weights: dict[str, ort.OrtValue] = {}
         self._ranker = session_on(str(release.path / RANKER), device, threads)
         self._encoder = session_on(str(release.path / ITEM_ENCODER), "cpu", threads)
-        self._resident: tuple[int, dict[str, ort.OrtValue]] | None = None
+        self._resident: _Table | None = None
+        self._retrieval: Retrieval | None = None
 
     @classmethod
     def load(
@@ -116,22 +132,68 @@ class Scorer:
     def run(self, features: Features, k: int) -> Lists:
         """The `k` best items of each user; fewer columns where the table has fewer items."""
         table = self._table_on_device()
+        rank = self._of_all if self._retrieval is None else self._of_candidates
         if self.device != "cpu" or len(features) <= GROUP:
-            return self._run(features, k, table)
+            return rank(features, k, table)
         # Users with histories of about the same length together: a run pads all to its longest.
         order = np.argsort(features.lengths, kind="stable")
         parts = [
-            self._run(features.part(order[start : start + GROUP]).cropped(), k, table)
+            rank(features.part(order[start : start + GROUP]).cropped(), k, table)
             for start in range(0, len(order), GROUP)
         ]
         back = np.argsort(order, kind="stable")
         return Lists(*(np.concatenate([getattr(part, name) for part in parts])[back] for name in OUTPUTS))
 
-    def _run(self, features: Features, k: int, table: tuple[int, dict[str, ort.OrtValue]]) -> Lists:
+    def retrieve(self, method: Literal["auto", "whole", "exact", "approximate"]) -> None:
+        """How lists are made from the next run on: of the whole catalogue, or in two stages (see `retrieval`).
+
+        Args:
+            method: `auto` takes the whole up to `WHOLE_ITEMS` and on CUDA, and `exact` beyond.
+
+        Raises:
+            UserError: The release's user encoder computes something else here than where it was exported, or what an
+                approximate index needs is not installed.
+        """
+        if method == "auto":
+            method = "whole" if self.device != "cpu" or len(self.table) <= WHOLE_ITEMS else "exact"
+        if method == "whole":
+            self._retrieval = None
+            return
+        self._users = session_on(str(self.release.path / USER_ENCODER), "cpu", self._threads)
+        self._user_inputs = [tensor.name for tensor in self._users.get_inputs()]
+        self._check_golden_users()
+        users = self._encode_users(self._probing_users())[0]
+        self._retrieval = Retrieval(self.table, method, threads=self._threads, users=users)
+        self.run(blank_features(1, self.max_history), 1)
+
+    def _of_all(self, features: Features, k: int, table: _Table) -> Lists:
         count, resident = table
         feed = {field.name: getattr(features, field.name) for field in fields(features)}
         feed["k"] = np.array([min(k, count)], dtype=np.int64)
         return Lists(*self._ranker.run(OUTPUTS, feed | resident))
+
+    def _of_candidates(self, features: Features, k: int, table: _Table) -> Lists:
+        users, rows, weights, alpha = self._encode_users(features)
+        retrieval = cast("Retrieval", self._retrieval)
+        return retrieval.lists(users, rows, weights, alpha, features.excluded, min(k, table[0]))
+
+    def _encode_users(self, features: Features) -> list[NDArray[Any]]:
+        """What `USER_OUTPUTS` names."""
+        table = self.table.arrays()
+        feed = {name: table[name] if name in table else getattr(features, name) for name in self._user_inputs}
+        found: list[NDArray[Any]] = self._users.run(USER_OUTPUTS, feed)
+        return found
+
+    def _probing_users(self) -> Features:
+        """Users who have looked at an item at random and then at what each was associated with."""
+        random = np.random.default_rng(0)
+        features = blank_features(PROBED_USERS, PROBED_EVENTS)
+        at = random.integers(0, len(self.table), PROBED_USERS)
+        for place in range(PROBED_EVENTS):
+            features.history_rows[:, place] = at
+            to = self.table.neighbours[at, random.integers(0, self.table.neighbours.shape[1], PROBED_USERS)]
+            at = np.where(to >= 0, to, at)
+        return features
 
     def at_alpha(self, alpha: float) -> "Scorer":
         """The same release, and the same item table, with one α for everybody: 1 is p_user alone, 0 p_item alone.
@@ -144,7 +206,7 @@ class Scorer:
         wanted = min(max(alpha, ALPHA_MARGIN), 1 - ALPHA_MARGIN)
         values = np.full(len(self.release.manifest.alpha), wanted, dtype=np.float32)
         other = copy(self)
-        other.device, other._resident = "cpu", None
+        other.device, other._resident, other._retrieval = "cpu", None, None
         # The session reads the values where they are, so that they are kept as long as it is.
         other._weights = {ALPHAS: ort.OrtValue.ortvalue_from_numpy(values)}
         other._ranker = session_on(str(self.release.path / RANKER), other.device, self._threads, other._weights)
@@ -180,7 +242,7 @@ class Scorer:
         """Recommend these items no more; ids that the table does not have are passed over."""
         self.table.set_available(np.array([self.table.row(item_id) for item_id in item_ids], dtype=np.int64), False)
 
-    def _table_on_device(self) -> tuple[int, dict[str, ort.OrtValue]]:
+    def _table_on_device(self) -> _Table:
         """The table's arrays where the ranker reads them; on a CPU these are the arrays themselves."""
         version = self.table.version
         if self._resident is None or self._resident[0] != version:
@@ -196,7 +258,7 @@ class Scorer:
         expected = {key.removeprefix(f"{name}/out/"): golden[key] for key in golden if key.startswith(f"{name}/out/")}
         try:
             k = int(inputs.pop("k")[0])
-            lists = self.run(Features(**inputs), k)  # type: ignore[arg-type]
+            lists = self._of_all(Features(**inputs), k, self._table_on_device())  # type: ignore[arg-type]
             encoder = ITEM_ENCODER.removesuffix(".onnx")
             feed = {tensor.name: golden[f"{encoder}/in/{tensor.name}"] for tensor in self._encoder.get_inputs()}
             vectors = self._encoder.run(["vectors"], feed)[0]
@@ -209,6 +271,19 @@ class Scorer:
             raise UserError(
                 f"release {self.release.path}: {self.device.upper()} gives other results than where it was exported; "
                 "try MMREC_PROVIDER=cpu, or export it with this version of ONNX Runtime"
+            )
+
+    def _check_golden_users(self) -> None:
+        golden, asked = self.release.golden, f"{RANKER.removesuffix('.onnx')}/in/"
+        inputs = {
+            key.removeprefix(asked): golden[key] for key in golden if key.startswith(asked) and key != f"{asked}k"
+        }
+        made = dict(zip(USER_OUTPUTS, self._encode_users(Features(**inputs)), strict=True))  # type: ignore[arg-type]
+        expected = golden[f"{USER_ENCODER.removesuffix('.onnx')}/out/user_vectors"]
+        if not np.allclose(made["user_vectors"], expected, rtol=TOLERANCE, atol=TOLERANCE):
+            raise UserError(
+                f"release {self.release.path}: its user encoder gives other results than where it was exported; "
+                "export it with this version of ONNX Runtime, or use MMREC_RETRIEVAL=whole"
             )
 
     def _warm_up(self) -> None:

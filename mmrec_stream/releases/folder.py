@@ -19,6 +19,7 @@ from mmrec_stream.releases.manifest import FORMAT, FileEntry, Manifest, decode_m
 MANIFEST = "manifest.json"
 ITEM_ENCODER = "item_encoder.onnx"
 RANKER = "ranker.onnx"
+USER_ENCODER = "user_encoder.onnx"
 ITEM_VECTORS = "item_vectors.npy"
 ITEMS = "items.json"
 NEIGHBOURS = "neighbours.npy"
@@ -26,8 +27,11 @@ NEIGHBOUR_WEIGHTS = "neighbour_weights.npy"
 VOCABULARIES = "vocabularies.json"
 GOLDEN = "golden.npz"
 
-FILES = (ITEM_ENCODER, RANKER, ITEM_VECTORS, ITEMS, NEIGHBOURS, NEIGHBOUR_WEIGHTS, VOCABULARIES, GOLDEN)
+FILES = (ITEM_ENCODER, USER_ENCODER, RANKER, ITEM_VECTORS, ITEMS, NEIGHBOURS, NEIGHBOUR_WEIGHTS, VOCABULARIES, GOLDEN)
 """What a release consists of, beside its manifest."""
+
+GRAPHS = (RANKER, USER_ENCODER, ITEM_ENCODER)
+"""The models among them."""
 
 MAX_MANIFEST_BYTES = 1 << 20
 """A manifest has a few kilobytes; more is not one, and is not read into memory."""

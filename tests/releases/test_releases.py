@@ -41,6 +41,7 @@ def contents() -> dict[str, bytes]:
     return {
         "item_encoder.onnx": b"encoder",
         "ranker.onnx": b"ranker",
+        "user_encoder.onnx": b"user encoder",
         "item_vectors.npy": _npy(np.arange(12, dtype=np.float32).reshape(3, 4)),
         "items.json": b'["a","b","c"]',
         "neighbours.npy": _npy(np.array([[1, -1], [2, 0], [-1, -1]], dtype=np.int32)),
@@ -160,7 +161,7 @@ def _path_escape(content: dict[str, object]) -> None:
         (lambda release: (release / "manifest.json").unlink(), "manifest.json is missing"),
         (lambda release: (release / "manifest.json").write_text("{"), "manifest.json cannot be read"),
         (lambda release: (release / "manifest.json").write_bytes(b" " * (1 << 21)), "more than 1048576 bytes"),
-        (_rewritten(lambda content: content.update(format=2)), "format 2, this version reads 1"),
+        (_rewritten(lambda content: content.update(format=1)), "format 1, this version reads 2"),
         (_rewritten(lambda content: content.pop("dimensions")), "dimensions"),
         (_rewritten(_path_escape), "lacks or adds"),
         (_symlink_file, "ranker.onnx is missing or no plain file"),
