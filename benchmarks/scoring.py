@@ -120,9 +120,14 @@ def _ranker(report: Report, threads: int, budget: float, sizes: tuple[int, ...])
 
 def _lists(report: Report, items: int, budget: float) -> None:
     """Lists as a worker makes them, on its one thread: of the whole catalogue, and of candidates."""
-    random = np.random.default_rng(5)
-    with tempfile.TemporaryDirectory(prefix="mmrec-bench-") as folder, console.status(f"a release of {items:,} items"):
-        scorer = Scorer.load(write_synthetic_release(Path(folder), items), provider="cpu", threads=1)
+    with tempfile.TemporaryDirectory(prefix="mmrec-bench-") as folder:
+        with console.status(f"exporting a release of {items:,} items"):
+            scorer = Scorer.load(write_synthetic_release(Path(folder), items), provider="cpu", threads=1)
+        _in_both_ways(report, scorer, budget)
+
+
+def _in_both_ways(report: Report, scorer: Scorer, budget: float) -> None:
+    items, random = len(scorer.table), np.random.default_rng(5)
     features = blank_features(WORKER_BATCH, HISTORY)
     features.history_rows[:] = random.integers(0, items, features.history_rows.shape)
     features.history_ages[:] = -np.sort(-random.exponential(1e5, features.history_ages.shape), axis=1)
