@@ -113,7 +113,9 @@ def effect_of(scorer: Scorer, dataset: Dataset, cases: Cases) -> Effect:
         found = scorer.run(inputs, len(scorer.table))
         brands = brand_of_row[found.rows]
         size = len(lists["brands"]) + 1
-        probability = np.bincount(brands.ravel(), found.scores.ravel(), size)[1:] / len(records)
+        # What is in the cart has a score far below 0, and no place in a list.
+        scores = np.maximum(found.scores, 0.0)
+        probability = np.bincount(brands.ravel(), scores.ravel(), size)[1:] / len(records)
         places = np.bincount(brands[:, :PLACES].ravel(), minlength=size)[1:] / (len(records) * PLACES)
         return probability, places
 
