@@ -110,7 +110,9 @@ def test_a_damaged_release_is_refused_and_the_old_one_goes_on(
     assert one.items
 
 
+@pytest.mark.parametrize("retrieval", ["whole", "exact"])
 def test_a_product_published_now_is_recommendable_without_a_retrain(
+    retrieval: str,
     settings: Settings,
     topics: Topics,
     tmp_path: Path,
@@ -123,7 +125,7 @@ def test_a_product_published_now_is_recommendable_without_a_retrain(
     newcomer = CatalogueItem(
         item_id="brand-new", title=model.title, category=model.category, brand=model.brand, price=model.price
     )
-    with WorkerProcess(settings, tmp_path / "worker.log", list_size=200) as worker:
+    with WorkerProcess(settings, tmp_path / "worker.log", list_size=200, retrieval=retrieval) as worker:
         worker.wait_ready()
         publish(settings, [view("ann", model)])
         before = wait_for("ann's list", lambda: newest_lists(settings).get("ann"))
