@@ -20,7 +20,8 @@ from benchmarks.release import DIM, clustered_vectors, item_table, ranker_graphs
 from benchmarks.results import Report, Target, console
 from mmrec_stream.ranking.approximate import ApproximateIndex
 from mmrec_stream.ranking.exact import ExactIndex
-from mmrec_stream.ranking.scorer import Scorer, blank_features
+from mmrec_stream.ranking.scorer import Scorer
+from mmrec_stream.ranking.types import blank_features
 from model_export.config import ModelConfig
 from model_export.export import random_inputs, serialize
 

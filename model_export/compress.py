@@ -27,7 +27,8 @@ from mmrec_stream.evaluation.dataset import Dataset
 from mmrec_stream.evaluation.metrics import Lists
 from mmrec_stream.evaluation.serving import serve
 from mmrec_stream.evaluation.splits import Cases
-from mmrec_stream.ranking.scorer import TABLE_INPUTS, Scorer, blank_features
+from mmrec_stream.ranking.scorer import TABLE_INPUTS, Scorer
+from mmrec_stream.ranking.types import blank_features
 from mmrec_stream.releases import folder, verify_release, write_release
 from mmrec_stream.releases.manifest import Compression
 from model_export.export import Arrays, quiet, serialize

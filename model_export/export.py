@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from mmrec_stream.errors import UserError
 from mmrec_stream.profiles.record import AFFINITIES, PRICE_BANDS, TYPE_SLOTS, WINDOWS_MS
 from mmrec_stream.ranking.content import Content
-from mmrec_stream.ranking.scorer import ALPHAS, OUTPUTS, USER_OUTPUTS
+from mmrec_stream.ranking.scorer import ALPHAS, OUTPUTS
+from mmrec_stream.ranking.users import Users
 from mmrec_stream.releases.manifest import Signature
 from mmrec_stream.releases.manifest import Tensor as TensorSpec
 from model_export.items import ContentEncoder
@@ -105,7 +106,7 @@ def export_ranker(ranker: Ranker, dim: int, neighbours: int, history: int) -> Ra
     fixed = {"dim": dim, "associations": ranker.recent * neighbours}
     results = {name: tuple(fixed.get(str(d), d) for d in dims) for name, dims in _OUTPUT_SHAPES.items()}
     _name_dimensions(model, shapes, results)
-    graphs = RankerGraphs(_part(model, OUTPUTS), _part(model, USER_OUTPUTS))
+    graphs = RankerGraphs(_part(model, OUTPUTS), _part(model, Users._fields))
     sessions = [ort.InferenceSession(serialize(graph), providers=["CPUExecutionProvider"]) for graph in graphs]
     for batch, length, items, excluded in SHAPES:
         shape = (batch, min(length, history), items, excluded)
@@ -116,7 +117,7 @@ def export_ranker(ranker: Ranker, dim: int, neighbours: int, history: int) -> Ra
                 zip(_EXPORTED, ranker(*(torch.from_numpy(inputs[name]) for name in names), k=k), strict=True)
             )
         inputs["k"] = np.array([k])
-        for session, outputs in zip(sessions, (OUTPUTS, USER_OUTPUTS), strict=True):
+        for session, outputs in zip(sessions, (OUTPUTS, Users._fields), strict=True):
             read = {tensor.name: inputs[tensor.name] for tensor in session.get_inputs()}
             found = dict(zip(outputs, session.run(list(outputs), read), strict=True))
             _compare(f"ranker at {shape}", found, {name: expected[name] for name in outputs})

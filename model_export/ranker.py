@@ -74,7 +74,7 @@ class Ranker(nn.Module):
         self.register_buffer("type_logits", torch.zeros(TYPE_SLOTS))
 
     def forward(self, *inputs: Tensor, k: int = 20) -> tuple[Tensor, ...]:
-        """What `scorer.OUTPUTS` names, and then what `scorer.USER_OUTPUTS` names and the former does not."""
+        """What `scorer.OUTPUTS` names, and then the fields of `users.Users` but α."""
         request, table = Request(*inputs[: len(Request._fields)]), Table(*inputs[len(Request._fields) :])
         users = self.inverse_temperature * self.user_vectors(request, table.item_vectors)
         p_user = self.shares(users, table)

@@ -11,7 +11,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from mmrec_stream.evaluation.splits import next_clicks
-from mmrec_stream.ranking.scorer import OUTPUTS, USER_OUTPUTS
+from mmrec_stream.ranking.scorer import OUTPUTS
+from mmrec_stream.ranking.users import Users
 from mmrec_stream.releases import folder
 from mmrec_stream.releases.folder import write_release
 from mmrec_stream.releases.manifest import AlphaBucket, Dimensions, Manifest, TrainingData
@@ -124,7 +125,7 @@ def golden_outputs(inputs: Arrays, table: Arrays, files: Mapping[str, bytes]) ->
     found: Arrays = {}
     for file, asked, outputs, shared in (
         (folder.RANKER, folder.RANKER, OUTPUTS, table),
-        (folder.USER_ENCODER, folder.RANKER, USER_OUTPUTS, table),  # of the same users
+        (folder.USER_ENCODER, folder.RANKER, Users._fields, table),  # of the same users
         (folder.ITEM_ENCODER, folder.ITEM_ENCODER, ("vectors",), {}),
     ):
         prefix = f"{_stem(asked)}/in/"

@@ -45,10 +45,6 @@ class CommitTracker(Generic[P]):
         """Partitions with something to commit."""
         return list(self._next)
 
-    def unfinished(self) -> int:
-        """Chunks begun and not yet finished or followed by a commit."""
-        return sum(map(len, self._open.values()))
-
     def forget(self) -> None:
         """Give everything up: it will be read again."""
         self._open.clear()

@@ -6,7 +6,7 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from mmrec_stream.profiles.record import RECORD, Records, empty, from_bytes, put, take
+from mmrec_stream.profiles.record import Records, empty, from_bytes, put, take
 
 FIRST_CAPACITY = 1_024
 """Rows a partition starts with: 1.1 MB of address space, of which only what is written takes memory."""
@@ -83,10 +83,6 @@ class ProfileRows:
             rows, records = rows[order][ends], take(records, order[ends])
         newer = np.flatnonzero(records["events"] >= self.records["events"][rows])
         put(self.records, rows[newer], take(records, newer))
-
-    def nbytes(self) -> int:
-        """Bytes of the rows in use."""
-        return len(self.users) * RECORD.itemsize
 
     def reserve(self, count: int) -> None:
         """Make room for `count` users in all, so that filling the rows copies none of them."""

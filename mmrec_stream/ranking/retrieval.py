@@ -17,6 +17,7 @@ from mmrec_stream.ranking.approximate import ApproximateIndex
 from mmrec_stream.ranking.exact import ExactIndex
 from mmrec_stream.ranking.items import ItemTable
 from mmrec_stream.ranking.types import Lists
+from mmrec_stream.ranking.users import Users
 
 Method = Literal["exact", "approximate"]
 
@@ -75,22 +76,11 @@ class Retrieval:
             )
         self._note()
 
-    def lists(
-        self,
-        users: NDArray[np.float32],
-        associated: NDArray[np.int64],
-        weights: NDArray[np.float32],
-        alpha: NDArray[np.float32],
-        excluded: NDArray[np.int64],
-        k: int,
-    ) -> Lists:
+    def lists(self, users: Users, excluded: NDArray[np.int64], k: int) -> Lists:
         """The `k` best items of each user, as `Scorer.run`.
 
         Args:
-            users: Users' vectors at the fitted temperature, (batch, d).
-            associated: Rows that their newest events point at, (batch, any); a row may come repeatedly.
-            weights: With what weight, 0 where nothing is pointed at or the item is not available.
-            alpha: (batch,).
+            users: A batch of them.
             excluded: Rows that must not be in the list, (batch, any), padded with −1.
             k: Places; at most as many as there are items.
         """
@@ -98,17 +88,17 @@ class Retrieval:
             self._update()
         # What is excluded counts in p_user's sum all the same, as in the ranker.
         wanted = max(CANDIDATES, SPARE * k) + excluded.shape[1]
-        rows, logits = self._index.search(users, min(wanted, len(self._vectors)))
-        batch = len(users)
+        rows, logits = self._index.search(users.user_vectors, min(wanted, len(self._vectors)))
+        batch = len(users.alpha)
         lists = Lists(
             rows=np.zeros((batch, k), dtype=np.int64),
             scores=np.zeros((batch, k), dtype=np.float32),
             p_user=np.zeros((batch, k), dtype=np.float32),
             p_item=np.zeros((batch, k), dtype=np.float32),
-            alpha=alpha,
+            alpha=users.alpha,
         )
         _mix(
-            users, rows, logits, associated, weights, alpha, excluded,
+            users.user_vectors, rows, logits, users.association_rows, users.association_weights, users.alpha, excluded,
             self._vectors, self._sample, self._sample_vectors, self._sellable,
             lists.rows, lists.scores, lists.p_user, lists.p_item,
         )  # fmt: skip

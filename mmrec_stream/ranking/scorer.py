@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from copy import copy
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import numpy as np
 import onnxruntime as ort
@@ -19,14 +19,12 @@ from mmrec_stream.ranking.content import FEATURE, Vocabularies, content_of
 from mmrec_stream.ranking.items import ItemTable
 from mmrec_stream.ranking.providers import Device, choose_device, session_on
 from mmrec_stream.ranking.retrieval import Retrieval
-from mmrec_stream.ranking.types import Features, Lists
-from mmrec_stream.releases.folder import ITEM_ENCODER, RANKER, USER_ENCODER, Release, load_release
+from mmrec_stream.ranking.types import TOLERANCE, Features, Lists, blank_features
+from mmrec_stream.ranking.users import UserEncoder
+from mmrec_stream.releases.folder import ITEM_ENCODER, RANKER, Release, load_release
 
 TABLE_INPUTS = ("item_vectors", "neighbours", "neighbour_weights", "available")
 OUTPUTS = ("rows", "scores", "p_user", "p_item", "alpha")
-
-USER_OUTPUTS = ("user_vectors", "association_rows", "association_weights", "alpha")
-"""What the user encoder gives: all that is needed of a user to rank candidates."""
 
 ALPHAS = "alphas"
 """The weight of the ranker's graph that holds α by history length."""
@@ -34,10 +32,6 @@ ALPHAS = "alphas"
 ALPHA_MARGIN = 1e-6
 """α is kept this far from 0 and 1: then the half that does not count still breaks ties, and a list is full even where
 associations alone name fewer items."""
-
-TOLERANCE = 1e-3
-"""How far, relative to a list's best score, this machine may be from the one that exported: other instruction sets
-and CUDA round otherwise by about 1e-6 a product; a broken or mismatched graph is off by far more than 1e-3."""
 
 GROUP = 32
 """Users in one run on a CPU. Half of what a history of 50 places costs is the GRU, which runs over all places of the
@@ -47,9 +41,6 @@ few users: of a Zipf-like crowd, 128 at once take 89 µs each in runs of 8, 65 i
 WHOLE_ITEMS = 100_000
 """Largest catalogue that is scored whole on a CPU where nobody says otherwise: there both ways take the same time, and
 at a million items candidates take a fifth of it."""
-
-PROBED_EVENTS = 5
-"""Events of the made-up users that an approximate index measures its recall on: as many as a visit has."""
 
 WARM_BATCHES = (1, 64)
 """Batch sizes run before the first user: the first run of a size allocates, and takes ten times as long as the next."""
@@ -159,11 +150,8 @@ class Scorer:
         if method == "whole":
             self._retrieval = None
             return
-        self._users = session_on(str(self.release.path / USER_ENCODER), "cpu", self._threads)
-        self._user_inputs = [tensor.name for tensor in self._users.get_inputs()]
-        self._check_golden_users()
-        users = self._encode_users(self._probing_users())[0]
-        self._retrieval = Retrieval(self.table, method, threads=self._threads, users=users)
+        self._users = UserEncoder(self.release, self.table, self._threads)
+        self._retrieval = Retrieval(self.table, method, threads=self._threads, users=self._users.likely(PROBED_USERS))
         self.run(blank_features(1, self.max_history), 1)
 
     def _of_all(self, features: Features, k: int, table: _Table) -> Lists:
@@ -173,27 +161,8 @@ class Scorer:
         return Lists(*self._ranker.run(OUTPUTS, feed | resident))
 
     def _of_candidates(self, features: Features, k: int, table: _Table) -> Lists:
-        users, rows, weights, alpha = self._encode_users(features)
         retrieval = cast("Retrieval", self._retrieval)
-        return retrieval.lists(users, rows, weights, alpha, features.excluded, min(k, table[0]))
-
-    def _encode_users(self, features: Features) -> list[NDArray[Any]]:
-        """What `USER_OUTPUTS` names."""
-        table = self.table.arrays()
-        feed = {name: table[name] if name in table else getattr(features, name) for name in self._user_inputs}
-        found: list[NDArray[Any]] = self._users.run(USER_OUTPUTS, feed)
-        return found
-
-    def _probing_users(self) -> Features:
-        """Users who have looked at an item at random and then at what each was associated with."""
-        random = np.random.default_rng(0)
-        features = blank_features(PROBED_USERS, PROBED_EVENTS)
-        at = random.integers(0, len(self.table), PROBED_USERS)
-        for place in range(PROBED_EVENTS):
-            features.history_rows[:, place] = at
-            to = self.table.neighbours[at, random.integers(0, self.table.neighbours.shape[1], PROBED_USERS)]
-            at = np.where(to >= 0, to, at)
-        return features
+        return retrieval.lists(self._users.encode(features), features.excluded, min(k, table[0]))
 
     def at_alpha(self, alpha: float) -> "Scorer":
         """The same release, and the same item table, with one α for everybody: 1 is p_user alone, 0 p_item alone.
@@ -273,39 +242,9 @@ class Scorer:
                 "try MMREC_PROVIDER=cpu, or export it with this version of ONNX Runtime"
             )
 
-    def _check_golden_users(self) -> None:
-        golden, asked = self.release.golden, f"{RANKER.removesuffix('.onnx')}/in/"
-        inputs = {
-            key.removeprefix(asked): golden[key] for key in golden if key.startswith(asked) and key != f"{asked}k"
-        }
-        made = dict(zip(USER_OUTPUTS, self._encode_users(Features(**inputs)), strict=True))  # type: ignore[arg-type]
-        expected = golden[f"{USER_ENCODER.removesuffix('.onnx')}/out/user_vectors"]
-        if not np.allclose(made["user_vectors"], expected, rtol=TOLERANCE, atol=TOLERANCE):
-            raise UserError(
-                f"release {self.release.path}: its user encoder gives other results than where it was exported; "
-                "export it with this version of ONNX Runtime, or use MMREC_RETRIEVAL=whole"
-            )
-
     def _warm_up(self) -> None:
         for batch in WARM_BATCHES:
             self.run(blank_features(batch, self.max_history), min(20, len(self.table)))
-
-
-def blank_features(batch: int, length: int) -> Features:
-    """Features of `batch` users whose `length` events are views of the first item, with empty affinities."""
-    return Features(
-        history_rows=np.zeros((batch, length), dtype=np.int64),
-        history_types=np.ones((batch, length), dtype=np.int64),
-        history_ages=np.zeros((batch, length), dtype=np.float32),
-        lengths=np.full(batch, length, dtype=np.int64),
-        categories=np.zeros((batch, 8), dtype=np.int64),
-        category_weights=np.zeros((batch, 8), dtype=np.float32),
-        brands=np.zeros((batch, 8), dtype=np.int64),
-        brand_weights=np.zeros((batch, 8), dtype=np.float32),
-        price_bands=np.zeros((batch, 8), dtype=np.float32),
-        type_counts=np.zeros((batch, 3, 11), dtype=np.float32),
-        excluded=np.full((batch, 1), -1, dtype=np.int64),
-    )
 
 
 def _same_lists(lists: Lists, expected: dict[str, NDArray[np.generic]]) -> bool:

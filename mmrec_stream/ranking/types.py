@@ -1,9 +1,13 @@
-"""What goes into the ranker for a batch of users, and the lists that come out."""
+"""What goes into the ranker for a batch of users, the lists that come out, and how exact they have to be."""
 
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
+
+TOLERANCE = 1e-3
+"""How far, relative to a list's best score, this machine may be from the one that exported: other instruction sets
+and CUDA round otherwise by about 1e-6 a product; a broken or mismatched graph is off by far more than 1e-3."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +69,20 @@ class Lists:
     p_item: NDArray[np.float32]
     alpha: NDArray[np.float32]
     """(batch,)."""
+
+
+def blank_features(batch: int, length: int) -> Features:
+    """Features of `batch` users whose `length` events are views of the first item, with empty affinities."""
+    return Features(
+        history_rows=np.zeros((batch, length), dtype=np.int64),
+        history_types=np.ones((batch, length), dtype=np.int64),
+        history_ages=np.zeros((batch, length), dtype=np.float32),
+        lengths=np.full(batch, length, dtype=np.int64),
+        categories=np.zeros((batch, 8), dtype=np.int64),
+        category_weights=np.zeros((batch, 8), dtype=np.float32),
+        brands=np.zeros((batch, 8), dtype=np.int64),
+        brand_weights=np.zeros((batch, 8), dtype=np.float32),
+        price_bands=np.zeros((batch, 8), dtype=np.float32),
+        type_counts=np.zeros((batch, 3, 11), dtype=np.float32),
+        excluded=np.full((batch, 1), -1, dtype=np.int64),
+    )

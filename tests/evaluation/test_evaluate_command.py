@@ -12,7 +12,8 @@ from mmrec_stream.contracts.catalogue import encode_item
 from mmrec_stream.errors import UserError
 from mmrec_stream.evaluation.release_report import question_of
 from mmrec_stream.evaluation.sources import read_folder
-from mmrec_stream.ranking.scorer import Scorer, blank_features
+from mmrec_stream.ranking.scorer import Scorer
+from mmrec_stream.ranking.types import blank_features
 from mmrec_stream.releases import verify_release
 from mmrec_stream.simulator import Shoppers, make_shop
 from tests.tiny import NOW, tiny_release

@@ -22,7 +22,8 @@ from mmrec_stream.evaluation import metrics
 from mmrec_stream.evaluation.dataset import Dataset
 from mmrec_stream.kafka.clients import BatchProducer
 from mmrec_stream.kafka.reader import read
-from mmrec_stream.ranking.scorer import Scorer, blank_features
+from mmrec_stream.ranking.scorer import Scorer
+from mmrec_stream.ranking.types import blank_features
 from mmrec_stream.releases import list_releases, load_release, verify_release
 from mmrec_stream.releases.folder import FILES, GRAPHS
 from mmrec_stream.settings import Settings

@@ -11,12 +11,11 @@ from mmrec_stream.ranking.items import ItemTable
 from mmrec_stream.ranking.retrieval import Method, Retrieval
 from mmrec_stream.ranking.scorer import Scorer
 from mmrec_stream.ranking.types import Lists
+from mmrec_stream.ranking.users import Users
 from tests.ranking.test_scorer import users
 from tests.tiny import tiny_release
 
 ITEMS, D, PLACES = 5_000, 16, 20
-
-Request = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]
 
 
 def method(name: Method) -> Method:
@@ -36,8 +35,8 @@ def table(items: int = ITEMS) -> ItemTable:
     )
 
 
-def request(count: int, items: int = ITEMS, alpha: float = 0.5) -> Request:
-    """Users' vectors, associations with repeats and gaps, α, and exclusions of what would be listed."""
+def asked(count: int, items: int = ITEMS, alpha: float = 0.5) -> tuple[Users, NDArray[np.int64]]:
+    """Users whose associations have repeats and gaps, and rows that must not be listed though they would be."""
     random = np.random.default_rng(1)
     queries = random.standard_normal((count, D), dtype=np.float32)
     associated = random.integers(0, items, (count, 30))
@@ -45,12 +44,14 @@ def request(count: int, items: int = ITEMS, alpha: float = 0.5) -> Request:
     weights = random.random((count, 30), dtype=np.float32) / 30
     weights[:, 25:] = 0
     excluded = np.concatenate([associated[:, :1], np.full((count, 1), -1)], axis=1)
-    return queries, associated, weights, np.full(count, alpha, dtype=np.float32), excluded
+    return Users(queries, associated, weights, np.full(count, alpha, dtype=np.float32)), excluded
 
 
-def whole(items: ItemTable, asked: Request) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def whole(
+    items: ItemTable, some: Users, excluded: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """p, p_user and p_item of every item by their definition; p is 0 of what must not be listed."""
-    queries, associated, weights, alpha, excluded = asked
+    queries, associated, weights, alpha = some
     logits = (queries @ items.vectors.T).astype(np.float64)
     logits[:, ~items.available] = -np.inf
     p_user = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -68,10 +69,10 @@ def whole(items: ItemTable, asked: Request) -> tuple[NDArray[np.float64], NDArra
 @pytest.mark.parametrize("name", ["exact", "approximate"])
 @pytest.mark.parametrize("alpha", [0.01, 0.5, 0.99])
 def test_the_best_of_the_candidates_are_the_best_of_all(name: Method, alpha: float) -> None:
-    items, asked = table(), request(50, alpha=alpha)
-    retrieval = Retrieval(items, method(name), threads=1, users=asked[0], recall=1.0)
-    lists = retrieval.lists(*asked, PLACES)
-    p, p_user, p_item = whole(items, asked)
+    items, (some, excluded) = table(), asked(50, alpha=alpha)
+    retrieval = Retrieval(items, method(name), threads=1, users=some.user_vectors, recall=1.0)
+    lists = retrieval.lists(some, excluded, PLACES)
+    p, p_user, p_item = whole(items, some, excluded)
     at = np.arange(50)[:, None]
     # The sum of p_user is estimated, by one factor for all items of a user.
     factor = lists.p_user / p_user[at, lists.rows]
@@ -87,25 +88,25 @@ def test_the_best_of_the_candidates_are_the_best_of_all(name: Method, alpha: flo
 
 @pytest.mark.parametrize("name", ["exact", "approximate"])
 def test_changes_of_the_catalogue_are_followed(name: Method) -> None:
-    items, (queries, associated, weights, alpha, _) = table(), request(4, alpha=1.0)
-    retrieval = Retrieval(items, method(name), threads=1, users=queries, recall=1.0)
+    items, (some, _) = table(), asked(4, alpha=1.0)
+    some = some._replace(association_weights=np.zeros_like(some.association_weights))
+    retrieval = Retrieval(items, method(name), threads=1, users=some.user_vectors, recall=1.0)
     nothing = np.empty((4, 0), dtype=np.int64)
-    asked = (queries, associated, np.zeros_like(weights), alpha, nothing)
-    best = retrieval.lists(*asked, 3).rows[:, 0]
+    best = retrieval.lists(some, nothing, 3).rows[:, 0]
     items.set_available(best, False)
-    assert not np.isin(retrieval.lists(*asked, 3).rows, best).any()
-    added = items.add(["new"], 3 * queries[:1])
-    assert retrieval.lists(*asked, 3).rows[0, 0] == added[0]
+    assert not np.isin(retrieval.lists(some, nothing, 3).rows, best).any()
+    added = items.add(["new"], 3 * some.user_vectors[:1])
+    assert retrieval.lists(some, nothing, 3).rows[0, 0] == added[0]
     items.set_available(best, True)
-    assert retrieval.lists(*asked, 3).rows[1, 0] == best[1]
+    assert retrieval.lists(some, nothing, 3).rows[1, 0] == best[1]
 
 
 def test_a_list_is_shorter_where_nothing_is_left() -> None:
-    items, (queries, associated, weights, alpha, _) = table(6), request(2, items=6)
+    items, (some, _) = table(6), asked(2, items=6)
     items.set_available(np.array([0, 1]), False)
-    weights[np.isin(associated, [0, 1])] = 0
-    retrieval = Retrieval(items, "exact", threads=1, users=queries)
-    lists = retrieval.lists(queries, associated, weights, alpha, np.array([[2], [3]]), 5)
+    some.association_weights[np.isin(some.association_rows, [0, 1])] = 0
+    retrieval = Retrieval(items, "exact", threads=1, users=some.user_vectors)
+    lists = retrieval.lists(some, np.array([[2], [3]]), 5)
     assert [set(rows[scores > 0]) for rows, scores in zip(lists.rows, lists.scores, strict=True)] == [
         {3, 4, 5},
         {2, 4, 5},

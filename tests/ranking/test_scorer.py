@@ -14,8 +14,8 @@ import pytest
 from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.errors import UserError
 from mmrec_stream.ranking.providers import PROBE, choose_device, cuda_failure
-from mmrec_stream.ranking.scorer import GROUP, Scorer, blank_features
-from mmrec_stream.ranking.types import Features
+from mmrec_stream.ranking.scorer import GROUP, Scorer
+from mmrec_stream.ranking.types import Features, blank_features
 from mmrec_stream.simulator import make_shop
 from tests.tiny import tiny_dataset, tiny_release
 
