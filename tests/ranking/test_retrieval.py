@@ -1,6 +1,5 @@
 """Ranking in two stages gives the lists that ranking the whole catalogue gives."""
 
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
