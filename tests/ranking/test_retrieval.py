@@ -39,7 +39,7 @@ def asked(count: int, items: int = ITEMS, alpha: float = 0.5) -> tuple[Users, ND
     queries = random.standard_normal((count, D), dtype=np.float32)
     associated = random.integers(0, items, (count, 30))
     associated[:, 10:20] = associated[:, :10]
-    weights = random.random((count, 30), dtype=np.float32) / 30
+    weights = random.random((count, 30), dtype=np.float32) / np.float32(30)
     weights[:, 25:] = 0
     excluded = np.concatenate([associated[:, :1], np.full((count, 1), -1)], axis=1)
     return Users(queries, associated, weights, np.full(count, alpha, dtype=np.float32)), excluded
