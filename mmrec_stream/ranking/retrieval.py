@@ -7,7 +7,7 @@ exactly over the candidates, and from a sample for the rest.
 """
 
 import logging
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 from numba import njit
@@ -36,12 +36,6 @@ where items come in clusters of thousands. Twice as many would halve the varianc
 log = logging.getLogger(__name__)
 
 
-class _Index(Protocol):
-    def search(
-        self, queries: NDArray[np.float32], k: int, excluded: NDArray[np.int64] | None = None
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]: ...
-
-
 class Retrieval:
     """The first stage over an item table, kept in step with it, and the second."""
 
@@ -62,8 +56,8 @@ class Retrieval:
         """
         self._table = table
         self._random = np.random.default_rng(0)
+        vectors, available = self._note()
         self._index: ExactIndex | ApproximateIndex
-        vectors, available = table.vectors, table.available
         if method == "exact":
             self._index = ExactIndex(vectors, available, threads=threads)
             log.info("an exact index finds candidates among %d items", len(vectors))
@@ -74,7 +68,6 @@ class Retrieval:
                 len(vectors),
                 100 * self._index.recall,
             )
-        self._note()
 
     def lists(self, users: Users, excluded: NDArray[np.int64], k: int) -> Lists:
         """The `k` best items of each user, as `Scorer.run`.
@@ -106,22 +99,29 @@ class Retrieval:
 
     def _update(self) -> None:
         """Take over what has changed in the table: new rows, and whether an item is available."""
-        vectors, available, known = self._table.vectors, self._table.available, len(self._available)
+        before = self._available
+        vectors, available = self._note()
         if isinstance(self._index, ExactIndex):
-            changed = np.flatnonzero(available[:known] != self._available)
-            self._index.update(vectors, available, np.concatenate([changed, np.arange(known, len(vectors))]))
+            changed = np.flatnonzero(self._available[: len(before)] != before)
+            self._index.update(vectors, available, np.concatenate([changed, np.arange(len(before), len(vectors))]))
         else:
             self._index.update(vectors, available)
-        self._note()
 
-    def _note(self) -> None:
+    def _note(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Remember the table's state, and say which vectors and availability it has.
+
+        The version first: what another thread changes from here on makes it differ again. Rows that it adds between the
+        two arrays are left for the next time.
+        """
         self._version = self._table.version
-        self._vectors = self._table.vectors
-        self._available = self._table.available.copy()
-        sellable = np.flatnonzero(self._available)
-        self._sellable = len(sellable)
-        self._sample = self._random.permutation(sellable)[:SAMPLE] if len(sellable) > SAMPLE else sellable
+        available = self._table.available
+        self._vectors = self._table.vectors[: len(available)]
+        self._available = available.copy()
+        self._sellable = np.count_nonzero(self._available)
+        drawn = self._random.choice(len(available), min(2 * SAMPLE, len(available)), replace=False)
+        self._sample = drawn[self._available[drawn]][:SAMPLE]
         self._sample_vectors = self._vectors[self._sample]
+        return self._vectors, available
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})

@@ -68,7 +68,7 @@ class Scorer:
         self._ranker = session_on(str(release.path / RANKER), device, threads)
         self._encoder = session_on(str(release.path / ITEM_ENCODER), "cpu", threads)
         self._resident: _Table | None = None
-        self._retrieval: Retrieval | None = None
+        self._two_stages: tuple[UserEncoder, Retrieval] | None = None
 
     @classmethod
     def load(
@@ -123,7 +123,7 @@ class Scorer:
     def run(self, features: Features, k: int) -> Lists:
         """The `k` best items of each user; fewer columns where the table has fewer items."""
         table = self._table_on_device()
-        rank = self._of_all if self._retrieval is None else self._of_candidates
+        rank = self._of_all if self._two_stages is None else self._of_candidates
         if self.device != "cpu" or len(features) <= GROUP:
             return rank(features, k, table)
         # Users with histories of about the same length together: a run pads all to its longest.
@@ -148,10 +148,11 @@ class Scorer:
         if method == "auto":
             method = "whole" if self.device != "cpu" or len(self.table) <= WHOLE_ITEMS else "exact"
         if method == "whole":
-            self._retrieval = None
+            self._two_stages = None
             return
-        self._users = UserEncoder(self.release, self.table, self._threads)
-        self._retrieval = Retrieval(self.table, method, threads=self._threads, users=self._users.likely(PROBED_USERS))
+        encoder = UserEncoder(self.release, self.table, self._threads)
+        index = Retrieval(self.table, method, threads=self._threads, users=encoder.likely(PROBED_USERS))
+        self._two_stages = encoder, index
         self.run(blank_features(1, self.max_history), 1)
 
     def _of_all(self, features: Features, k: int, table: _Table) -> Lists:
@@ -161,8 +162,8 @@ class Scorer:
         return Lists(*self._ranker.run(OUTPUTS, feed | resident))
 
     def _of_candidates(self, features: Features, k: int, table: _Table) -> Lists:
-        retrieval = cast("Retrieval", self._retrieval)
-        return retrieval.lists(self._users.encode(features), features.excluded, min(k, table[0]))
+        encoder, index = cast("tuple[UserEncoder, Retrieval]", self._two_stages)
+        return index.lists(encoder.encode(features), features.excluded, min(k, table[0]))
 
     def at_alpha(self, alpha: float) -> "Scorer":
         """The same release, and the same item table, with one α for everybody: 1 is p_user alone, 0 p_item alone.
@@ -175,7 +176,7 @@ class Scorer:
         wanted = min(max(alpha, ALPHA_MARGIN), 1 - ALPHA_MARGIN)
         values = np.full(len(self.release.manifest.alpha), wanted, dtype=np.float32)
         other = copy(self)
-        other.device, other._resident, other._retrieval = "cpu", None, None
+        other.device, other._resident, other._two_stages = "cpu", None, None
         # The session reads the values where they are, so that they are kept as long as it is.
         other._weights = {ALPHAS: ort.OrtValue.ortvalue_from_numpy(values)}
         other._ranker = session_on(str(self.release.path / RANKER), other.device, self._threads, other._weights)
