@@ -30,9 +30,11 @@ def worker(
 
     from mmrec_stream.settings import load_settings
     from streams.app import create_app, ensure_topics
+    from streams.serving import check_scoring
 
     settings = load_settings(web_port=web_port, lists=lists)
     configure_logging(verbose)
+    check_scoring(settings)
     app = create_app(settings)
     ensure_topics(settings)
     # Short critical sections of the scoring thread must not wait the default 5 ms for the interpreter.

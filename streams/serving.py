@@ -12,7 +12,9 @@ from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.contracts.releases import ReleaseAnnouncement
 from mmrec_stream.errors import UserError
 from mmrec_stream.kafka.reader import read_batches, spans
+from mmrec_stream.ranking.approximate import load_faiss
 from mmrec_stream.ranking.popularity import Popularity
+from mmrec_stream.ranking.providers import choose_device
 from mmrec_stream.ranking.recommend import Recommender
 from mmrec_stream.ranking.scorer import Scorer
 from mmrec_stream.settings import Settings
@@ -24,6 +26,17 @@ ENCODE_BATCH = 256
 """Items encoded in one run: the encoder's cost per item stops falling there."""
 
 log = logging.getLogger(__name__)
+
+
+def check_scoring(settings: Settings) -> None:
+    """Before a worker starts: what is demanded by name has to be there, as no release could serve without it.
+
+    Raises:
+        UserError: CUDA does not work here, or faiss is not installed.
+    """
+    choose_device("cuda" if settings.provider == "cuda" else "cpu")
+    if settings.retrieval == "approximate":
+        load_faiss()
 
 
 class Serving:

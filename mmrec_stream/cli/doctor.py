@@ -57,8 +57,10 @@ def doctor(
         raise typer.Exit(1)
 
 
-def installation_findings(settings: Settings, packages: tuple[str, ...] = PACKAGES) -> "Iterator[Finding]":
-    """Check what is installed here: packages, ONNX Runtime, the data folder."""
+def installation_findings(
+    settings: Settings, packages: tuple[str, ...] = PACKAGES, index: str = "faiss-cpu"
+) -> "Iterator[Finding]":
+    """Check what is installed here: packages, ONNX Runtime, what an approximate `index` needs, the data folder."""
     from mmrec_stream.kafka.health import Finding, Level
 
     found, missing = _versions(packages)
@@ -68,6 +70,9 @@ def installation_findings(settings: Settings, packages: tuple[str, ...] = PACKAG
     else:
         yield Finding(Level.OK, "packages", f"Python {python}, {', '.join(found)}")
     yield _runtime(settings)
+    if settings.retrieval == "approximate" and _versions((index,))[1]:
+        detail, remedy = "MMREC_RETRIEVAL=approximate, and faiss is not installed", "pip install 'mmrec-stream[ann]'"
+        yield Finding(Level.BROKEN, "retrieval", detail, f"{remedy}, or set MMREC_RETRIEVAL=auto")
     yield _data_dir(settings)
 
 

@@ -51,7 +51,7 @@ class ApproximateIndex:
         Raises:
             UserError: faiss is not installed.
         """
-        self._faiss = _faiss()
+        self._faiss = load_faiss()
         self._vectors, self._available = vectors, available
         self._built = count = len(vectors)
         # 4 · √n lists (faiss's own guideline) balance finding lists and reading them.
@@ -117,7 +117,12 @@ class ApproximateIndex:
             self._opened = min(self._lists, max(self._opened + 1, self._opened * 3 // 2))
 
 
-def _faiss() -> Any:
+def load_faiss() -> Any:
+    """The library, which is an extra.
+
+    Raises:
+        UserError: It is not installed.
+    """
     try:
         import faiss
     except ModuleNotFoundError:

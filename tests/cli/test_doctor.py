@@ -141,6 +141,11 @@ def test_the_installation_is_described(tmp_path: Path) -> None:
     assert {finding.level for finding in found.values()} == {Level.OK}
     assert "confluent-kafka" in found["packages"].detail
     assert "CPU" in found["ONNX Runtime"].detail
+    approximate = settings.model_copy(update={"retrieval": "approximate"})
+    found = {finding.check: finding for finding in installation_findings(approximate, index="no-such-package")}
+    lacking = found["retrieval"]
+    assert lacking.level is Level.BROKEN
+    assert "mmrec-stream[ann]" in lacking.remedy
     (tmp_path / "file").touch()
     broken = Settings(_env_file=None, data_dir=tmp_path / "file" / "x")  # type: ignore[call-arg]
     levels = {finding.check: finding.level for finding in installation_findings(broken, ("no-such-package",))}
