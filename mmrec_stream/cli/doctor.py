@@ -57,10 +57,8 @@ def doctor(
         raise typer.Exit(1)
 
 
-def installation_findings(
-    settings: Settings, packages: tuple[str, ...] = PACKAGES, index: str = "faiss-cpu"
-) -> "Iterator[Finding]":
-    """Check what is installed here: packages, ONNX Runtime, what an approximate `index` needs, the data folder."""
+def installation_findings(settings: Settings, packages: tuple[str, ...] = PACKAGES) -> "Iterator[Finding]":
+    """Check what is installed here: packages, ONNX Runtime, what an approximate index needs, the data folder."""
     from mmrec_stream.kafka.health import Finding, Level
 
     found, missing = _versions(packages)
@@ -70,9 +68,8 @@ def installation_findings(
     else:
         yield Finding(Level.OK, "packages", f"Python {python}, {', '.join(found)}")
     yield _runtime(settings)
-    if settings.retrieval == "approximate" and _versions((index,))[1]:
-        detail, remedy = "MMREC_RETRIEVAL=approximate, and faiss is not installed", "pip install 'mmrec-stream[ann]'"
-        yield Finding(Level.BROKEN, "retrieval", detail, f"{remedy}, or set MMREC_RETRIEVAL=auto")
+    if settings.retrieval == "approximate":
+        yield from _faiss()
     yield _data_dir(settings)
 
 
@@ -101,6 +98,18 @@ def _runtime(settings: Settings) -> "Finding":
             "put the driver right, or set MMREC_PROVIDER=auto",
         )
     return Finding(Level.OK, "ONNX Runtime", f"{', '.join(found)}; models run on the CPU (CUDA: {failure})")
+
+
+def _faiss() -> "Iterator[Finding]":
+    from mmrec_stream.errors import UserError
+    from mmrec_stream.kafka.health import Finding, Level
+    from mmrec_stream.ranking.approximate import load_faiss
+
+    try:
+        load_faiss()
+    except UserError as error:
+        remedy = "pip install 'mmrec-stream[ann]', or set MMREC_RETRIEVAL=auto"
+        yield Finding(Level.BROKEN, "retrieval", f"MMREC_RETRIEVAL=approximate: {error}", remedy)
 
 
 def _data_dir(settings: Settings) -> "Finding":

@@ -67,13 +67,12 @@ def features_of(
     ages = np.zeros((batch, max_history), dtype=np.float32)
     lengths = np.zeros(batch, dtype=np.int64)
     _gather(records, rows, now_s, history, types, ages, lengths)
-    width = max(int(lengths.max(initial=1)), 1)
     category_index = categories.index(records["category_keys"])
     brand_index = brands.index(records["brand_keys"])
     features = Features(
-        history_rows=np.ascontiguousarray(history[:, :width]),
-        history_types=np.ascontiguousarray(types[:, :width]),
-        history_ages=np.ascontiguousarray(ages[:, :width]),
+        history_rows=history,
+        history_types=types,
+        history_ages=ages,
         lengths=np.maximum(lengths, 1),
         categories=category_index,
         category_weights=np.where(category_index > 0, records["category_weights"], np.float32(0)),
@@ -83,7 +82,7 @@ def features_of(
         type_counts=np.ascontiguousarray(records["counts"]),
         excluded=table.rows(held_keys(records, now_s, repurchase_s)),
     )
-    return features, lengths > 0
+    return features.cropped(), lengths > 0
 
 
 def held_keys(records: Records, now_s: int, repurchase_s: float) -> NDArray[np.uint64]:

@@ -45,9 +45,6 @@ at a million items candidates take a fifth of it."""
 WARM_BATCHES = (1, 64)
 """Batch sizes run before the first user: the first run of a size allocates, and takes ten times as long as the next."""
 
-_Table = tuple[int, dict[str, ort.OrtValue]]
-"""How many items there are, and what the graphs read of them."""
-
 log = logging.getLogger(__name__)
 
 
@@ -67,7 +64,7 @@ class Scorer:
         self._weights: dict[str, ort.OrtValue] = {}
         self._ranker = session_on(str(release.path / RANKER), device, threads)
         self._encoder = session_on(str(release.path / ITEM_ENCODER), "cpu", threads)
-        self._resident: _Table | None = None
+        self._resident: tuple[int, dict[str, ort.OrtValue]] | None = None
         self._two_stages: tuple[UserEncoder, Retrieval] | None = None
 
     @classmethod
@@ -122,15 +119,14 @@ class Scorer:
 
     def run(self, features: Features, k: int) -> Lists:
         """The `k` best items of each user; fewer columns where the table has fewer items."""
-        table = self._table_on_device()
+        k = min(k, len(self.table))  # which never shrinks
         rank = self._of_all if self._two_stages is None else self._of_candidates
         if self.device != "cpu" or len(features) <= GROUP:
-            return rank(features, k, table)
+            return rank(features, k)
         # Users with histories of about the same length together: a run pads all to its longest.
         order = np.argsort(features.lengths, kind="stable")
         parts = [
-            rank(features.part(order[start : start + GROUP]).cropped(), k, table)
-            for start in range(0, len(order), GROUP)
+            rank(features.part(order[start : start + GROUP]).cropped(), k) for start in range(0, len(order), GROUP)
         ]
         back = np.argsort(order, kind="stable")
         return Lists(*(np.concatenate([getattr(part, name) for part in parts])[back] for name in OUTPUTS))
@@ -155,15 +151,14 @@ class Scorer:
         self._two_stages = encoder, index
         self.run(blank_features(1, self.max_history), 1)
 
-    def _of_all(self, features: Features, k: int, table: _Table) -> Lists:
-        count, resident = table
+    def _of_all(self, features: Features, k: int) -> Lists:
         feed = {field.name: getattr(features, field.name) for field in fields(features)}
-        feed["k"] = np.array([min(k, count)], dtype=np.int64)
-        return Lists(*self._ranker.run(OUTPUTS, feed | resident))
+        feed["k"] = np.array([k], dtype=np.int64)
+        return Lists(*self._ranker.run(OUTPUTS, feed | self._table_on_device()))
 
-    def _of_candidates(self, features: Features, k: int, table: _Table) -> Lists:
+    def _of_candidates(self, features: Features, k: int) -> Lists:
         encoder, index = cast("tuple[UserEncoder, Retrieval]", self._two_stages)
-        return index.lists(encoder.encode(features), features.excluded, min(k, table[0]))
+        return index.lists(encoder.encode(features), features.excluded, k)
 
     def at_alpha(self, alpha: float) -> "Scorer":
         """The same release, and the same item table, with one α for everybody: 1 is p_user alone, 0 p_item alone.
@@ -212,28 +207,23 @@ class Scorer:
         """Recommend these items no more; ids that the table does not have are passed over."""
         self.table.set_available(np.array([self.table.row(item_id) for item_id in item_ids], dtype=np.int64), False)
 
-    def _table_on_device(self) -> _Table:
+    def _table_on_device(self) -> dict[str, ort.OrtValue]:
         """The table's arrays where the ranker reads them; on a CPU these are the arrays themselves."""
         version = self.table.version
         if self._resident is None or self._resident[0] != version:
             arrays = self.table.arrays()
             values = {name: ort.OrtValue.ortvalue_from_numpy(array, self.device) for name, array in arrays.items()}
             self._resident = version, values
-        return self._resident[1]["available"].shape()[0], self._resident[1]
+        return self._resident[1]
 
     def _check_golden(self) -> None:
-        golden = self.release.golden
-        name = RANKER.removesuffix(".onnx")
-        inputs = {key.removeprefix(f"{name}/in/"): golden[key] for key in golden if key.startswith(f"{name}/in/")}
-        expected = {key.removeprefix(f"{name}/out/"): golden[key] for key in golden if key.startswith(f"{name}/out/")}
+        inputs, expected = self.release.golden_of(RANKER, "in"), self.release.golden_of(RANKER, "out")
         try:
             k = int(inputs.pop("k")[0])
-            lists = self._of_all(Features(**inputs), k, self._table_on_device())  # type: ignore[arg-type]
-            encoder = ITEM_ENCODER.removesuffix(".onnx")
-            feed = {tensor.name: golden[f"{encoder}/in/{tensor.name}"] for tensor in self._encoder.get_inputs()}
-            vectors = self._encoder.run(["vectors"], feed)[0]
+            lists = self._of_all(Features(**inputs), k)  # type: ignore[arg-type]
+            vectors = self._encoder.run(["vectors"], self.release.golden_of(ITEM_ENCODER, "in"))[0]
             same = _same_lists(lists, expected) and np.allclose(
-                vectors, golden[f"{encoder}/out/vectors"], rtol=TOLERANCE, atol=TOLERANCE
+                vectors, self.release.golden_of(ITEM_ENCODER, "out")["vectors"], rtol=TOLERANCE, atol=TOLERANCE
             )
         except Exception as error:
             raise UserError(f"release {self.release.path}: its golden inputs fail: {first_line(error)}") from error

@@ -46,12 +46,12 @@ class Features:
     def cropped(self) -> "Features":
         """The same without the places that are padding in every history."""
         width = int(self.lengths.max(initial=1))
-        history = {
-            field.name: np.ascontiguousarray(getattr(self, field.name)[:, :width])
-            for field in fields(self)
-            if field.name.startswith("history_")
-        }
-        return replace(self, **history)
+        return replace(
+            self,
+            history_rows=np.ascontiguousarray(self.history_rows[:, :width]),
+            history_types=np.ascontiguousarray(self.history_types[:, :width]),
+            history_ages=np.ascontiguousarray(self.history_ages[:, :width]),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,10 +46,8 @@ class UserEncoder:
         self._table = table
         self._session = session_on(str(release.path / USER_ENCODER), "cpu", threads)
         self._inputs = [tensor.name for tensor in self._session.get_inputs()]
-        golden, asked = release.golden, f"{RANKER.removesuffix('.onnx')}/in/"
-        inputs = {key.removeprefix(asked): golden[key] for key in golden if key.startswith(asked)}
-        expected = golden[f"{USER_ENCODER.removesuffix('.onnx')}/out/user_vectors"]
-        if not np.allclose(self._run(inputs).user_vectors, expected, rtol=TOLERANCE, atol=TOLERANCE):
+        found, expected = self._run(release.golden_of(RANKER, "in")), release.golden_of(USER_ENCODER, "out")
+        if not np.allclose(found.user_vectors, expected["user_vectors"], rtol=TOLERANCE, atol=TOLERANCE):
             raise UserError(
                 f"release {release.path}: its user encoder gives other results than where it was exported; "
                 "export it with this version of ONNX Runtime, or use MMREC_RETRIEVAL=whole"

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -58,7 +59,15 @@ class Release:
     """(items, K), 0 where there is none."""
     vocabularies: dict[str, list[str]]
     golden: dict[str, NDArray[np.generic]]
-    """Inputs and outputs of both graphs, by `graph/in/name` and `graph/out/name`."""
+    """Inputs and outputs of its graphs, by `graph/in/name` and `graph/out/name`."""
+
+    def golden_of(self, graph: str, side: Literal["in", "out"]) -> dict[str, NDArray[np.generic]]:
+        """Golden inputs or outputs of a graph (one of `GRAPHS`), by the names of its tensors.
+
+        The user encoder has the ranker's inputs.
+        """
+        prefix = f"{graph.removesuffix('.onnx')}/{side}/"
+        return {name.removeprefix(prefix): array for name, array in self.golden.items() if name.startswith(prefix)}
 
 
 def write_release(folder: Path, files: Mapping[str, bytes], manifest: Manifest) -> Manifest:

@@ -1,9 +1,11 @@
 """`mmrec doctor` finds what is broken, says what to do, and is content with what is well."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from confluent_kafka import Producer
 
 from mmrec_stream.brokers import free_port
@@ -135,14 +137,15 @@ def test_dead_letters_are_noted(settings: Settings, topics: Topics, mmrec: Mmrec
     assert "mmrec redrive" in found["remedy"]
 
 
-def test_the_installation_is_described(tmp_path: Path) -> None:
+def test_the_installation_is_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings(_env_file=None, data_dir=tmp_path / "new", provider="cpu")  # type: ignore[call-arg]
     found = {finding.check: finding for finding in installation_findings(settings)}
     assert {finding.level for finding in found.values()} == {Level.OK}
     assert "confluent-kafka" in found["packages"].detail
     assert "CPU" in found["ONNX Runtime"].detail
     approximate = settings.model_copy(update={"retrieval": "approximate"})
-    found = {finding.check: finding for finding in installation_findings(approximate, index="no-such-package")}
+    monkeypatch.setitem(sys.modules, "faiss", None)  # as if it were not installed
+    found = {finding.check: finding for finding in installation_findings(approximate)}
     lacking = found["retrieval"]
     assert lacking.level is Level.BROKEN
     assert "mmrec-stream[ann]" in lacking.remedy

@@ -1,6 +1,6 @@
 """What a worker demands of the machine before it starts."""
 
-import builtins
+import sys
 from typing import Any
 
 import pytest
@@ -26,13 +26,6 @@ def test_cuda_by_name_has_to_work(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_approximate_index_needs_faiss(monkeypatch: pytest.MonkeyPatch) -> None:
-    load = builtins.__import__
-
-    def without_faiss(name: str, *arguments: Any, **more: Any) -> Any:
-        if name == "faiss":
-            raise ModuleNotFoundError(name)
-        return load(name, *arguments, **more)
-
-    monkeypatch.setattr(builtins, "__import__", without_faiss)
+    monkeypatch.setitem(sys.modules, "faiss", None)  # as if it were not installed
     with pytest.raises(UserError, match=r"pip install 'mmrec-stream\[ann\]'"):
         check_scoring(demanding(retrieval="approximate"))
