@@ -14,13 +14,13 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from mmrec_stream.evaluation.baselines.item_item import (
+from mmrec_stream.data.dataset import Interactions
+from mmrec_stream.data.item_item import (
     content_neighbours,
     description_terms,
     directed_cooccurrence,
     ease,
 )
-from mmrec_stream.evaluation.dataset import Interactions
 from mmrec_stream.ranking.items import CONTENT_TEMPERATURE
 from model_export.config import ModelConfig
 from model_export.encoders import PRECOMPUTED, Attributes, LstmText

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmrec_stream.evaluation.splits import Cases
+from mmrec_stream.data.splits import Cases
 from mmrec_stream.ranking.types import Features
 from model_export.associations import AssociationSettings, BehaviourSources, ContentSources, association_rows
 from model_export.config import ModelConfig

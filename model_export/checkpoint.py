@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from mmrec_stream.data.dataset import Interactions
 from mmrec_stream.errors import UserError, first_line
-from mmrec_stream.evaluation.dataset import Interactions
 from model_export.config import ModelConfig
 
 State = dict[str, Any]

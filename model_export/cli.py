@@ -12,7 +12,7 @@ from mmrec_stream.settings import Settings, load_settings
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mmrec_stream.evaluation.dataset import Dataset
+    from mmrec_stream.data.dataset import Dataset
     from model_export.config import ModelConfig
 
 
@@ -138,7 +138,7 @@ def compress(
     """
     from rich.console import Console
 
-    from mmrec_stream.evaluation.sources import read_folder
+    from mmrec_stream.data.sources import read_folder
     from model_export.compress import compress_and_measure, measure
     from model_export.rounds import release_split
     from model_export.terminal import variants_table
@@ -164,7 +164,7 @@ def compress(
 
 
 def _read(console: "Console", settings: Settings, data: Path | None) -> "Dataset":
-    from mmrec_stream.evaluation.sources import read_folder, read_topics
+    from mmrec_stream.data.sources import read_folder, read_topics
 
     with console.status("reading events") as status:
         if data is not None:

@@ -21,12 +21,12 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from mmrec_stream.contracts.catalogue import CatalogueItem
+from mmrec_stream.data.dataset import Dataset
+from mmrec_stream.data.splits import Cases
 from mmrec_stream.errors import UserError
 from mmrec_stream.evaluation import metrics
-from mmrec_stream.evaluation.dataset import Dataset
 from mmrec_stream.evaluation.metrics import Lists
 from mmrec_stream.evaluation.serving import serve
-from mmrec_stream.evaluation.splits import Cases
 from mmrec_stream.ranking.scorer import TABLE_INPUTS, Scorer
 from mmrec_stream.ranking.types import blank_features
 from mmrec_stream.releases import folder, verify_release, write_release

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mmrec_stream.data.dataset import Dataset
+from mmrec_stream.data.splits import Cases
 from mmrec_stream.evaluation import metrics
-from mmrec_stream.evaluation.dataset import Dataset
 from mmrec_stream.evaluation.serving import serve
-from mmrec_stream.evaluation.splits import Cases
 from mmrec_stream.ranking.scorer import Scorer
 
 PLACES = 10

@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mmrec_stream.data.dataset import Dataset
+from mmrec_stream.data.requests import requests
+from mmrec_stream.data.splits import Cases
 from mmrec_stream.evaluation import metrics
-from mmrec_stream.evaluation.dataset import Dataset
-from mmrec_stream.evaluation.serving import requests
-from mmrec_stream.evaluation.splits import Cases
 from mmrec_stream.ranking.features import Labels
 from mmrec_stream.ranking.items import ItemTable
 from mmrec_stream.ranking.types import Features

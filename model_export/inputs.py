@@ -6,9 +6,9 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from mmrec_stream.contracts.catalogue import CatalogueItem
+from mmrec_stream.data.dataset import Dataset
+from mmrec_stream.data.requests import ItemFacts
 from mmrec_stream.errors import UserError
-from mmrec_stream.evaluation.dataset import Dataset
-from mmrec_stream.evaluation.serving import ItemFacts
 from mmrec_stream.ranking.content import FEATURE, Content, Vocabularies, content_of, words
 from model_export.config import ModelConfig
 from model_export.encoders import ID, PRECOMPUTED, Attributes, CnnImage, LstmText

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from mmrec_stream.evaluation.splits import next_clicks
+from mmrec_stream.data.splits import next_clicks
 from mmrec_stream.ranking.scorer import OUTPUTS
 from mmrec_stream.ranking.users import Users
 from mmrec_stream.releases import folder

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from mmrec_stream.contracts.releases import encode_release
+from mmrec_stream.data.dataset import Dataset
+from mmrec_stream.data.splits import Split, new_likings, newest
 from mmrec_stream.errors import UserError
-from mmrec_stream.evaluation.dataset import Dataset
-from mmrec_stream.evaluation.splits import Split, new_likings, newest
 from mmrec_stream.kafka.clients import BatchProducer
 from mmrec_stream.ranking.scorer import Scorer
 from mmrec_stream.releases import announcement, new_version, newest_release, prune_releases

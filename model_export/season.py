@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
-from mmrec_stream.evaluation.dataset import DAY_MS, Interactions
+from mmrec_stream.data.dataset import DAY_MS, Interactions
 
 CELLS = 400
 """Parts that the catalogue's order is cut into: finer than the smoothing, and small enough to keep for every day."""

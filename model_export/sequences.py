@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mmrec_stream.evaluation.dataset import Interactions
-from mmrec_stream.evaluation.serving import ItemFacts
+from mmrec_stream.data.dataset import Interactions
+from mmrec_stream.data.requests import ItemFacts
 from mmrec_stream.profiles import record as profile
 from mmrec_stream.profiles.fold import AFFINITY_HALF_LIFE_MS
 

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmrec_stream.evaluation.dataset import Interactions
-from mmrec_stream.evaluation.splits import Cases, Ragged
+from mmrec_stream.data.dataset import Interactions
+from mmrec_stream.data.splits import Cases, Ragged
 
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5)
 """Weights that are tried."""

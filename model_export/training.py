@@ -12,10 +12,10 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import svds
 from torch import Tensor, nn
 
+from mmrec_stream.data.dataset import Dataset, Interactions
+from mmrec_stream.data.requests import ItemFacts
+from mmrec_stream.data.splits import Cases, Split
 from mmrec_stream.errors import UserError
-from mmrec_stream.evaluation.dataset import Dataset, Interactions
-from mmrec_stream.evaluation.serving import ItemFacts
-from mmrec_stream.evaluation.splits import Cases, Split
 from model_export.associations import AssociationSettings, BehaviourSources, ContentSources, association_rows
 from model_export.calibration import calibrate
 from model_export.checkpoint import Checkpoint, State

@@ -9,7 +9,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from mmrec_stream.evaluation.dataset import Dataset, from_events
+from mmrec_stream.data.dataset import Dataset, from_events
 from mmrec_stream.simulator import Shoppers, make_shop
 from model_export.config import ModelConfig
 from model_export.hybrid import TrainedModel

@@ -12,11 +12,11 @@ from rich.progress import track
 from benchmarks.results import console
 from mmrec_stream.contracts.behaviour import EventType, Follow
 from mmrec_stream.contracts.identity import id_keys
+from mmrec_stream.data.dataset import Dataset, Interactions
+from mmrec_stream.data.requests import ItemFacts, profiles_of
+from mmrec_stream.data.sources import read_folder
+from mmrec_stream.data.splits import Cases, Ragged
 from mmrec_stream.errors import UserError
-from mmrec_stream.evaluation.dataset import Dataset, Interactions
-from mmrec_stream.evaluation.serving import ItemFacts, profiles_of
-from mmrec_stream.evaluation.sources import read_folder
-from mmrec_stream.evaluation.splits import Cases, Ragged
 from mmrec_stream.profiles import record as profile
 from mmrec_stream.profiles.columns import columns_of
 from mmrec_stream.profiles.fold import fold

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from mmrec_stream.evaluation.dataset import Dataset
-from mmrec_stream.evaluation.splits import Cases, Split
+from mmrec_stream.data.dataset import Dataset
+from mmrec_stream.data.splits import Cases, Split
 from model_export.config import ModelConfig
 from model_export.hybrid import Part, TrainedModel
 from model_export.training import fit

@@ -13,9 +13,9 @@ import numpy as np
 
 from mmrec_stream.contracts.behaviour import EventType
 from mmrec_stream.contracts.catalogue import CatalogueItem
+from mmrec_stream.data.dataset import Dataset, Interactions, read_sequences
+from mmrec_stream.data.splits import Split, last_basket, leave_one_out, next_clicks
 from mmrec_stream.errors import UserError
-from mmrec_stream.evaluation.dataset import Dataset, Interactions, read_sequences
-from mmrec_stream.evaluation.splits import Split, last_basket, leave_one_out, next_clicks
 
 SESSIONS = 99
 """Test sessions of YooChoose that are judged: those that the published lists of its peers cover."""

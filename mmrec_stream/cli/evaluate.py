@@ -55,9 +55,9 @@ def evaluate(
     """
     from rich.console import Console
 
+    from mmrec_stream.data.sources import read_folder, read_topics
     from mmrec_stream.evaluation import report as reports
     from mmrec_stream.evaluation.release_report import figures_json, judge_release, question_of, report_of
-    from mmrec_stream.evaluation.sources import read_folder, read_topics
     from mmrec_stream.ranking.scorer import Scorer
     from mmrec_stream.releases import newest_release
 

@@ -1,1 +1,1 @@
-"""How good a model is: data sets, splits, metrics, prequential replay and reports."""
+"""How good a model is: metrics, methods of the literature, prequential replay and reports."""

@@ -7,10 +7,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mmrec_stream.data.dataset import Dataset, Interactions
+from mmrec_stream.data.splits import Cases, Split
 from mmrec_stream.evaluation import metrics
-from mmrec_stream.evaluation.dataset import Dataset, Interactions
 from mmrec_stream.evaluation.metrics import Figure, Lists, Values
-from mmrec_stream.evaluation.splits import Cases, Split
 
 BATCH = 256
 """Cases scored at a time: with 100,000 items their float32 scores take 100 MB, and larger batches gain nothing."""

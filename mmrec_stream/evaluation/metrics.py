@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mmrec_stream.evaluation.splits import Cases, Ragged
+from mmrec_stream.data.splits import Cases, Ragged
 
 Lists = NDArray[np.int32]
 Values = NDArray[np.float64]

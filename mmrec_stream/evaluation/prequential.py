@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mmrec_stream.evaluation.dataset import DAY_MS, Interactions
+from mmrec_stream.data.dataset import DAY_MS, Interactions
+from mmrec_stream.data.splits import Cases, new_likings
 from mmrec_stream.evaluation.metrics import Lists, Values, hit_rate, hits, ndcg
-from mmrec_stream.evaluation.splits import Cases, new_likings
 
 Recommend = Callable[[Cases], Lists]
 """Lists for cases, (cases, length)."""

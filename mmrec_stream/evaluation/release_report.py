@@ -9,16 +9,16 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from mmrec_stream.data.dataset import DAY_MS, Dataset, Interactions
+from mmrec_stream.data.splits import Cases, Split, SplitName, new_likings, newest, split_of
 from mmrec_stream.errors import UserError
 from mmrec_stream.evaluation.baselines import counting
 from mmrec_stream.evaluation.baselines.base import TUNING_CASES
-from mmrec_stream.evaluation.dataset import DAY_MS, Dataset, Interactions
 from mmrec_stream.evaluation.methods import Judgement, Method, judge, recommend
 from mmrec_stream.evaluation.metrics import Figure, Lists
 from mmrec_stream.evaluation.prequential import Replay, replay
 from mmrec_stream.evaluation.report import Block, Example, Plot, Report, Shown, Table
 from mmrec_stream.evaluation.serving import serve
-from mmrec_stream.evaluation.splits import Cases, Split, SplitName, new_likings, newest, split_of
 from mmrec_stream.ranking.content import words
 from mmrec_stream.ranking.scorer import Scorer
 from mmrec_stream.releases.manifest import Manifest

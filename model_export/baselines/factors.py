@@ -13,10 +13,10 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import nn
 from torch.nn import functional
 
-from mmrec_stream.evaluation.baselines import item_item
+from mmrec_stream.data import item_item
+from mmrec_stream.data.dataset import Dataset, Interactions
+from mmrec_stream.data.splits import Cases
 from mmrec_stream.evaluation.baselines.base import Baseline, Setting
-from mmrec_stream.evaluation.dataset import Dataset, Interactions
-from mmrec_stream.evaluation.splits import Cases
 
 
 class Als(Baseline):

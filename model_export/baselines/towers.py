@@ -13,11 +13,11 @@ from scipy.sparse.linalg import svds
 from torch import nn
 from torch.nn import functional
 
+from mmrec_stream.data.dataset import Dataset, Interactions
+from mmrec_stream.data.splits import Cases, Split
 from mmrec_stream.evaluation.baselines.base import TUNING_K, Baseline, Setting, tuning_sample
-from mmrec_stream.evaluation.dataset import Dataset, Interactions
 from mmrec_stream.evaluation.methods import recommend
 from mmrec_stream.evaluation.metrics import hits, ndcg
-from mmrec_stream.evaluation.splits import Cases, Split
 
 WIDTH = 64
 LENGTH = 50

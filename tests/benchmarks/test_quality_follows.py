@@ -3,8 +3,8 @@ import pytest
 
 from benchmarks.quality.follows import KNOWN_USER, effect_of, known, single_views
 from mmrec_stream.contracts.behaviour import EventType
+from mmrec_stream.data.dataset import Dataset, Interactions
 from mmrec_stream.errors import UserError
-from mmrec_stream.evaluation.dataset import Dataset, Interactions
 from mmrec_stream.ranking.scorer import Scorer
 from tests.tiny import NOW, tiny_dataset, tiny_release
 

@@ -9,9 +9,9 @@ from typer.testing import CliRunner
 from mmrec_stream.cli import app
 from mmrec_stream.contracts.behaviour import encode_event
 from mmrec_stream.contracts.catalogue import encode_item
+from mmrec_stream.data.sources import read_folder
 from mmrec_stream.errors import UserError
 from mmrec_stream.evaluation.release_report import question_of
-from mmrec_stream.evaluation.sources import read_folder
 from mmrec_stream.ranking.scorer import Scorer
 from mmrec_stream.ranking.types import blank_features
 from mmrec_stream.releases import verify_release

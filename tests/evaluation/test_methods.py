@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mmrec_stream.evaluation.dataset import Dataset
+from mmrec_stream.data.dataset import Dataset
+from mmrec_stream.data.splits import Cases, Split, leave_one_out
 from mmrec_stream.evaluation.methods import cold_cases, judge, recommend
-from mmrec_stream.evaluation.splits import Cases, Split, leave_one_out
-from tests.evaluation.shops import chain_shop
+from tests.shops import chain_shop
 
 
 class _Next:

@@ -4,9 +4,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from mmrec_stream.data.dataset import Interactions
+from mmrec_stream.data.splits import Cases, Ragged, next_clicks
 from mmrec_stream.evaluation import metrics
-from mmrec_stream.evaluation.dataset import Interactions
-from mmrec_stream.evaluation.splits import Cases, Ragged, next_clicks
 
 
 def _random_run(seed: int, cases: int = 40, items: int = 30) -> tuple[NDArray[np.float32], Ragged]:

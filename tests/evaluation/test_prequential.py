@@ -2,10 +2,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from mmrec_stream.data.splits import Cases
 from mmrec_stream.evaluation.metrics import Lists
 from mmrec_stream.evaluation.prequential import replay
-from mmrec_stream.evaluation.splits import Cases
-from tests.evaluation.shops import DAY, START, chain_shop
+from tests.shops import DAY, START, chain_shop
 
 
 def _next_of_newest(cases: Cases) -> Lists:

@@ -17,9 +17,9 @@ from typer.testing import CliRunner, Result
 from mmrec_stream.contracts.behaviour import Click, encode_event
 from mmrec_stream.contracts.catalogue import CatalogueItem, encode_item
 from mmrec_stream.contracts.releases import decode_release
+from mmrec_stream.data.dataset import Dataset
 from mmrec_stream.errors import UserError
 from mmrec_stream.evaluation import metrics
-from mmrec_stream.evaluation.dataset import Dataset
 from mmrec_stream.kafka.clients import BatchProducer
 from mmrec_stream.kafka.reader import read
 from mmrec_stream.ranking.scorer import Scorer

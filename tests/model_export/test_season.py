@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from mmrec_stream.evaluation.dataset import DAY_MS, Dataset, Interactions
-from mmrec_stream.evaluation.splits import last_basket
+from mmrec_stream.data.dataset import DAY_MS, Dataset, Interactions
+from mmrec_stream.data.splits import last_basket
 from model_export.hybrid import TrainedModel, case_features, request_batches, table_of
 from model_export.ranker import in_season
 from model_export.season import Season

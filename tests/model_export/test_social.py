@@ -10,8 +10,8 @@ from torch import Tensor
 
 from mmrec_stream.contracts.behaviour import BehaviourEvent, Follow, View
 from mmrec_stream.contracts.catalogue import CatalogueItem
-from mmrec_stream.evaluation.dataset import Dataset, Interactions
-from mmrec_stream.evaluation.splits import Cases, Ragged, leave_one_out
+from mmrec_stream.data.dataset import Dataset, Interactions
+from mmrec_stream.data.splits import Cases, Ragged, leave_one_out
 from mmrec_stream.profiles import record as profile
 from mmrec_stream.profiles.columns import columns_of
 from mmrec_stream.profiles.fold import fold

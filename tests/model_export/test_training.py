@@ -9,9 +9,9 @@ import scipy.sparse as sp
 import torch
 
 from mmrec_stream.contracts.behaviour import EventType
+from mmrec_stream.data.dataset import Dataset, Interactions
+from mmrec_stream.data.splits import leave_one_out
 from mmrec_stream.errors import UserError
-from mmrec_stream.evaluation.dataset import Dataset, Interactions
-from mmrec_stream.evaluation.splits import leave_one_out
 from model_export.associations import (
     AssociationSettings,
     BehaviourSources,

@@ -7,10 +7,10 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mmrec_stream.evaluation.dataset import Dataset, Interactions
+from mmrec_stream.data.dataset import Dataset, Interactions
+from mmrec_stream.data.splits import Cases, Split
 from mmrec_stream.evaluation.methods import recommend
 from mmrec_stream.evaluation.metrics import hits, ndcg
-from mmrec_stream.evaluation.splits import Cases, Split
 
 Setting = int | float | str
 Settings = dict[str, Setting]

@@ -7,11 +7,11 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from mmrec_stream.data import item_item
+from mmrec_stream.data.dataset import DAY_MS, Dataset, Interactions
+from mmrec_stream.data.splits import Cases
 from mmrec_stream.errors import UserError
-from mmrec_stream.evaluation.baselines import item_item
 from mmrec_stream.evaluation.baselines.base import Baseline, Setting
-from mmrec_stream.evaluation.dataset import DAY_MS, Dataset, Interactions
-from mmrec_stream.evaluation.splits import Cases
 
 DECAYS = (0.8, 0.6, 0.4, 1.0)
 """Weights of a step back in the history that are tried; 1 forgets the order."""

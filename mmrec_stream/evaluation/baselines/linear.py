@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
+from mmrec_stream.data import item_item
+from mmrec_stream.data.dataset import Dataset, Interactions
 from mmrec_stream.errors import UserError
-from mmrec_stream.evaluation.baselines import item_item
 from mmrec_stream.evaluation.baselines.base import Setting
 from mmrec_stream.evaluation.baselines.counting import ItemItem
-from mmrec_stream.evaluation.dataset import Dataset, Interactions
 
 MOST_ITEMS = 25_000
 """Items up to which the dense inverse is taken: 7.5 GB, and some five minutes on one core."""

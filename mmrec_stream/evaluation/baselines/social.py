@@ -7,12 +7,12 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from mmrec_stream.data.dataset import Dataset, Interactions
+from mmrec_stream.data.item_item import cosine_cooccurrence
+from mmrec_stream.data.splits import Cases
 from mmrec_stream.errors import UserError
 from mmrec_stream.evaluation.baselines.base import Baseline, Setting
 from mmrec_stream.evaluation.baselines.counting import DirectedCooccurrence
-from mmrec_stream.evaluation.baselines.item_item import cosine_cooccurrence
-from mmrec_stream.evaluation.dataset import Dataset, Interactions
-from mmrec_stream.evaluation.splits import Cases
 
 
 class SocialCooccurrence(DirectedCooccurrence):

@@ -6,13 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mmrec_stream.data.dataset import Dataset, Interactions
+from mmrec_stream.data.splits import Split, leave_one_out, next_clicks
 from mmrec_stream.evaluation.baselines import counting, linear, social
-from mmrec_stream.evaluation.dataset import Dataset, Interactions
 from mmrec_stream.evaluation.methods import Method, recommend
 from mmrec_stream.evaluation.metrics import hit_rate, hits
-from mmrec_stream.evaluation.splits import Split, leave_one_out, next_clicks
 from model_export.baselines import factors, towers
-from tests.evaluation.shops import chain_shop
+from tests.shops import chain_shop
 
 METHODS: dict[str, Callable[[int], Method]] = {
     "popularity": counting.Popularity,

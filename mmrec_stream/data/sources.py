@@ -8,8 +8,8 @@ import msgspec
 
 from mmrec_stream.contracts.behaviour import BehaviourEvent, decode_event
 from mmrec_stream.contracts.catalogue import CatalogueItem, decode_item
+from mmrec_stream.data.dataset import Dataset, from_events
 from mmrec_stream.errors import UserError
-from mmrec_stream.evaluation.dataset import Dataset, from_events
 from mmrec_stream.kafka.reader import read_batches
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import Topics

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from scipy.linalg import lapack
 
 from mmrec_stream.contracts.catalogue import CatalogueItem
-from mmrec_stream.evaluation.dataset import Interactions
-from mmrec_stream.evaluation.splits import Cases
+from mmrec_stream.data.dataset import Interactions
+from mmrec_stream.data.splits import Cases
 from mmrec_stream.ranking.content import words
 
 Matrix = NDArray[np.float32]

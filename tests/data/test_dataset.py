@@ -5,8 +5,8 @@ import pytest
 
 from mmrec_stream.contracts.behaviour import BehaviourEvent, Click, EventType, Follow, Purchase, Rating
 from mmrec_stream.contracts.catalogue import CatalogueItem
+from mmrec_stream.data.dataset import Dataset, Interactions, from_events, read_sequences
 from mmrec_stream.errors import UserError
-from mmrec_stream.evaluation.dataset import Dataset, Interactions, from_events, read_sequences
 
 T = 1_600_000_000_000
 

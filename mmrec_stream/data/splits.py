@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mmrec_stream.data.dataset import Dataset, Interactions
 from mmrec_stream.errors import UserError
-from mmrec_stream.evaluation.dataset import Dataset, Interactions
 
 SplitName = Literal["time", "leave-one-out", "last-basket"]
 

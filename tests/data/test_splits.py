@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mmrec_stream.data.dataset import Dataset, Interactions
+from mmrec_stream.data.splits import Ragged, Split, global_time, last_basket, leave_one_out, next_clicks, split_of
 from mmrec_stream.errors import UserError
-from mmrec_stream.evaluation.dataset import Dataset, Interactions
-from mmrec_stream.evaluation.splits import Ragged, Split, global_time, last_basket, leave_one_out, next_clicks, split_of
-from tests.evaluation.shops import DAY, START, chain_shop
+from tests.shops import DAY, START, chain_shop
 
 events = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 7), st.integers(0, 9)), min_size=1, max_size=80)
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from mmrec_stream.contracts.catalogue import CatalogueItem
-from mmrec_stream.evaluation.dataset import Dataset, Interactions
+from mmrec_stream.data.dataset import Dataset, Interactions
 
 DAY = 86_400_000
 START = 1_600_000_000_000
