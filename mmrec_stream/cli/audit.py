@@ -12,7 +12,7 @@ from mmrec_stream.settings import load_settings
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mmrec_stream.kafka.audit import Audit
+    from mmrec_stream.operations.audit import Audit
 
 
 def audit(
@@ -33,7 +33,7 @@ def audit(
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    from mmrec_stream.kafka.audit import audit as compare
+    from mmrec_stream.operations.audit import audit as compare
 
     settings = load_settings(bootstrap=bootstrap)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())

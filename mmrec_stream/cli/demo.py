@@ -181,8 +181,8 @@ def _show_lists(
     """Print a list a second; note the latency of the lists for live events, ms."""
     from mmrec_stream.cli.tail import list_text
     from mmrec_stream.contracts.recommendations import decode_list
-    from mmrec_stream.kafka.names import load_names
     from mmrec_stream.kafka.reader import follow, spans
+    from mmrec_stream.operations.names import load_names
     from mmrec_stream.topics import Topics
 
     topics = Topics.of(settings)

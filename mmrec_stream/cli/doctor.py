@@ -13,7 +13,7 @@ from mmrec_stream.cli.options import AsJson, Bootstrap
 from mmrec_stream.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from mmrec_stream.kafka.health import Finding
+    from mmrec_stream.operations.health import Finding
 
 PACKAGES = ("faust-streaming", "aiokafka", "confluent-kafka", "msgspec", "numpy", "numba", "scipy", "pyarrow")
 """What the stream stands on; ONNX Runtime has names of its own."""
@@ -38,7 +38,7 @@ def doctor(
     from rich.markup import escape
 
     from mmrec_stream.cli.text import printable
-    from mmrec_stream.kafka.health import Level, cluster_findings
+    from mmrec_stream.operations.health import Level, cluster_findings
 
     settings = load_settings(bootstrap=bootstrap)
     console = Console(soft_wrap=True)
@@ -59,7 +59,7 @@ def doctor(
 
 def installation_findings(settings: Settings, packages: tuple[str, ...] = PACKAGES) -> "Iterator[Finding]":
     """Check what is installed here: packages, ONNX Runtime, what an approximate index needs, the data folder."""
-    from mmrec_stream.kafka.health import Finding, Level
+    from mmrec_stream.operations.health import Finding, Level
 
     found, missing = _versions(packages)
     python = ".".join(map(str, sys.version_info[:3]))
@@ -74,7 +74,7 @@ def installation_findings(settings: Settings, packages: tuple[str, ...] = PACKAG
 
 
 def _runtime(settings: Settings) -> "Finding":
-    from mmrec_stream.kafka.health import Finding, Level
+    from mmrec_stream.operations.health import Finding, Level
 
     found, _ = _versions(RUNTIMES)
     if not found:
@@ -102,7 +102,7 @@ def _runtime(settings: Settings) -> "Finding":
 
 def _faiss() -> "Iterator[Finding]":
     from mmrec_stream.errors import UserError
-    from mmrec_stream.kafka.health import Finding, Level
+    from mmrec_stream.operations.health import Finding, Level
     from mmrec_stream.ranking.approximate import load_faiss
 
     try:
@@ -113,7 +113,7 @@ def _faiss() -> "Iterator[Finding]":
 
 
 def _data_dir(settings: Settings) -> "Finding":
-    from mmrec_stream.kafka.health import Finding, Level
+    from mmrec_stream.operations.health import Finding, Level
 
     folder = settings.data_dir.absolute()
     existing = next(path for path in (folder, *folder.parents) if path.exists())

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.console import Console
 
-    from mmrec_stream.kafka.names import Names
+    from mmrec_stream.operations.names import Names
     from mmrec_stream.topics import Topics
 
 WINDOW_NAMES = ("hour", "day", "week")
@@ -36,8 +36,8 @@ def profile(
 
     Example: `mmrec profile alice`
     """
-    from mmrec_stream.kafka.names import load_names
     from mmrec_stream.kafka.reader import spans
+    from mmrec_stream.operations.names import load_names
     from mmrec_stream.profiles.fold import decay_to
     from mmrec_stream.topics import Topics, changelog_topic
 

@@ -37,8 +37,8 @@ def redrive(
     from rich.table import Table
 
     from mmrec_stream.kafka.admin import Cluster
-    from mmrec_stream.kafka.letters import Wanted
-    from mmrec_stream.kafka.letters import redrive as publish_again
+    from mmrec_stream.operations.letters import Wanted
+    from mmrec_stream.operations.letters import redrive as publish_again
 
     settings = load_settings(bootstrap=bootstrap)
     topics = Topics.of(settings)

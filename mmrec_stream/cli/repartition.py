@@ -25,7 +25,7 @@ def repartition(
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    from mmrec_stream.kafka.repartition import copy
+    from mmrec_stream.operations.repartition import copy
 
     settings = load_settings(bootstrap=bootstrap)
     total: Counter[str] = Counter()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
     from mmrec_stream.contracts.recommendations import RecommendationList
-    from mmrec_stream.kafka.names import Names
+    from mmrec_stream.operations.names import Names
 
 
 class Topic(StrEnum):
@@ -62,8 +62,8 @@ def _lines(
     settings: Settings, topic: Topic, from_start: bool, user: str | None, top: int, as_json: bool
 ) -> Iterator[str]:
     """One text a record that is wanted."""
-    from mmrec_stream.kafka.names import Names, load_names
     from mmrec_stream.kafka.reader import follow, spans
+    from mmrec_stream.operations.names import Names, load_names
     from mmrec_stream.topics import Topics
 
     full_names = Topics.of(settings)

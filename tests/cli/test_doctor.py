@@ -13,7 +13,7 @@ from mmrec_stream.cli.doctor import installation_findings
 from mmrec_stream.contracts.identity import partition_of
 from mmrec_stream.contracts.releases import ReleaseAnnouncement, encode_release
 from mmrec_stream.kafka.admin import Cluster
-from mmrec_stream.kafka.health import Level
+from mmrec_stream.operations.health import Level
 from mmrec_stream.releases import announcement, write_release
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import Topics, TopicSpec

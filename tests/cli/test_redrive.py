@@ -5,8 +5,8 @@ from collections.abc import Callable
 from mmrec_stream.contracts.dead_letters import MAX_VALUE_BYTES, DeadLetter, Fault, Origin, encode_dead_letter
 from mmrec_stream.contracts.identity import partition_of
 from mmrec_stream.kafka.clients import BatchProducer
-from mmrec_stream.kafka.letters import open_letters
 from mmrec_stream.kafka.reader import read
+from mmrec_stream.operations.letters import open_letters
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import Topics
 from tests.cli.folding import NOW, click, publish

@@ -11,7 +11,7 @@ from mmrec_stream.contracts.dead_letters import decode_dead_letter
 from mmrec_stream.contracts.identity import partition_of
 from mmrec_stream.kafka.admin import Cluster
 from mmrec_stream.kafka.reader import read
-from mmrec_stream.kafka.repartition import group_of
+from mmrec_stream.operations.repartition import group_of
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import Topics, TopicSpec
 from tests.cli.folding import click

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mmrec_stream.contracts.behaviour import BehaviourEvent, View
-from mmrec_stream.kafka.audit import audit
 from mmrec_stream.kafka.clients import BatchProducer
+from mmrec_stream.operations.audit import audit
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import Topics
 from tests.cli.folding import NOW

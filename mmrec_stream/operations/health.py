@@ -10,9 +10,9 @@ from mmrec_stream.contracts.acceptance import UNREADABLE
 from mmrec_stream.contracts.releases import ReleaseAnnouncement, decode_release
 from mmrec_stream.errors import UserError
 from mmrec_stream.kafka.admin import Cluster
-from mmrec_stream.kafka.placement import Placement, judge
 from mmrec_stream.kafka.plan import differences, uneven
 from mmrec_stream.kafka.reader import Span, read, spans, tails
+from mmrec_stream.operations.placement import Placement, judge
 from mmrec_stream.releases import verify_release
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import MAX_BEHAVIOUR_TOPICS, Topics, changelog_topic, topic_plan

@@ -18,9 +18,9 @@ from mmrec_stream.contracts.dead_letters import Fault
 from mmrec_stream.contracts.identity import source_key
 from mmrec_stream.errors import UserError
 from mmrec_stream.kafka.admin import Cluster
-from mmrec_stream.kafka.letters import letter_of
 from mmrec_stream.kafka.plan import uneven
 from mmrec_stream.kafka.reader import read_batches, spans
+from mmrec_stream.operations.letters import letter_of
 from mmrec_stream.profiles.rows import ProfileRows
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import Topics, changelog_topic

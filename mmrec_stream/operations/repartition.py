@@ -11,8 +11,8 @@ from mmrec_stream.contracts.acceptance import Refusal, accept
 from mmrec_stream.errors import UserError
 from mmrec_stream.kafka.admin import Cluster
 from mmrec_stream.kafka.clients import BatchProducer, open_consumer
-from mmrec_stream.kafka.letters import write_letter
 from mmrec_stream.kafka.reader import PASSING, Span, receive, spans
+from mmrec_stream.operations.letters import write_letter
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import Topics
 
