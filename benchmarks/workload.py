@@ -9,13 +9,12 @@ from benchmarks.kafka import Cluster
 from mmrec_stream.brokers.base import Broker, free_port
 from mmrec_stream.contracts.behaviour import decode_event
 from mmrec_stream.contracts.identity import partition_of, source_key
-from mmrec_stream.kafka import admin
+from mmrec_stream.kafka.plan import ensure_topics
 from mmrec_stream.profiles.columns import columns_of
 from mmrec_stream.profiles.fold import fold
 from mmrec_stream.profiles.record import RECORD
 from mmrec_stream.profiles.rows import ProfileRows
 from mmrec_stream.settings import load_settings
-from mmrec_stream.topics import topic_plan
 
 PARTITIONS = 4
 
@@ -38,7 +37,7 @@ def worker_env(broker: Broker, *, prefix: str, app_id: str, data_dir: Path | str
 def create_topics(cluster: Cluster, *, prefix: str, app_id: str, partitions: int = PARTITIONS) -> None:
     """Create what a worker needs and the cluster lacks, as `mmrec topics` would."""
     settings = load_settings(bootstrap=cluster.bootstrap, prefix=prefix, app_id=app_id, partitions=partitions)
-    admin.Cluster(settings).create(topic_plan(settings))
+    ensure_topics(settings)
 
 
 def changelog(profiles: int, *, partitions: int = PARTITIONS) -> Iterator[Message]:

@@ -8,9 +8,9 @@ import faust
 from faust.types import TransportT
 
 from mmrec_stream.errors import UserError
-from mmrec_stream.kafka.admin import Cluster
+from mmrec_stream.kafka.plan import ensure_topics
 from mmrec_stream.settings import Settings, load_settings
-from mmrec_stream.topics import MAX_BEHAVIOUR_TOPICS, Topics, changelog_topic, topic_plan
+from mmrec_stream.topics import MAX_BEHAVIOUR_TOPICS, Topics, changelog_topic
 from streams.agents import behaviour
 from streams.metrics import Metrics
 from streams.outbox import Outbox
@@ -174,27 +174,6 @@ def create_app(settings: Settings) -> StreamApp:
             f"{MAX_BEHAVIOUR_TOPICS}; bring some together with `mmrec repartition`"
         )
     return StreamApp(settings)
-
-
-def ensure_topics(settings: Settings) -> None:
-    """Create those of our topics that are missing, and see that a user has one partition number on all of them.
-
-    Raises:
-        UserError: no broker answers, a foreign topic is missing, or the numbers of partitions differ.
-    """
-    cluster = Cluster(settings)
-    if created := cluster.create(topic_plan(settings)):
-        log.info("created topics: %s", ", ".join(created))
-    partitions = cluster.partitions()
-    for topic in (*Topics.of(settings).behaviour, changelog_topic(settings)):
-        found = partitions.get(topic)
-        if found is None:
-            raise UserError(f"topic {topic} does not exist: create it, or take it out of MMREC_BEHAVIOUR_TOPICS")
-        if found != settings.partitions:
-            raise UserError(
-                f"topic {topic} has {found} partitions and MMREC_PARTITIONS is {settings.partitions}: a user's events "
-                "would lie apart from the profile; set MMREC_PARTITIONS to what the topics have"
-            )
 
 
 def _credentials(settings: Settings) -> Any:

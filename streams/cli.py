@@ -28,8 +28,9 @@ def worker(
     """
     from faust.worker import Worker
 
+    from mmrec_stream.kafka.plan import ensure_topics
     from mmrec_stream.settings import load_settings
-    from streams.app import create_app, ensure_topics
+    from streams.app import create_app
     from streams.serving import check_scoring
 
     settings = load_settings(web_port=web_port, lists=lists)

@@ -33,9 +33,9 @@ from typer.testing import CliRunner
 from mmrec_stream.brokers import apache_kafka, embedded, why_no_embedded, why_no_kafka
 from mmrec_stream.cli import app
 from mmrec_stream.errors import UserError
-from mmrec_stream.kafka.admin import Cluster
+from mmrec_stream.kafka.plan import ensure_topics
 from mmrec_stream.settings import Settings
-from mmrec_stream.topics import Topics, topic_plan
+from mmrec_stream.topics import Topics
 
 CONTAINER_IMAGE = "confluentinc/cp-kafka:7.9.0"
 """Apache Kafka 3.9; testcontainers' start script is written for the images of this publisher."""
@@ -164,7 +164,7 @@ def corner(broker: RunningBroker, test: str, folder: Path, **more: Any) -> Setti
 
 def with_topics(settings: Settings) -> Topics:
     """Create all our topics."""
-    Cluster(settings).create(topic_plan(settings))
+    ensure_topics(settings)
     return Topics.of(settings)
 
 

@@ -55,9 +55,8 @@ def demo(
     from rich.console import Console
 
     from mmrec_stream.brokers import choose_broker, free_port
-    from mmrec_stream.kafka.admin import Cluster
+    from mmrec_stream.kafka.plan import ensure_topics
     from mmrec_stream.settings import load_settings
-    from mmrec_stream.topics import topic_plan
 
     console = Console(stderr=True, highlight=False)
     with ExitStack() as stack:
@@ -69,7 +68,7 @@ def demo(
         console.print(f"{broker.name} at {broker.bootstrap}")
         console.rule(f"2  a shop: {items:,} products, {users:,} shoppers, {days:g} days of behaviour")
         shop = ["--users", str(users), "--items", str(items)]
-        created = Cluster(settings).create(topic_plan(settings))
+        created = ensure_topics(settings)
         console.print(f"created {len(created)} topics: {', '.join(created)}")
         _run(settings, "simulate", *shop, "--days-before", f"{days:g}", "--rate", "0")
         console.rule("3  a first model")

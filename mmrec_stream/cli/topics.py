@@ -31,13 +31,13 @@ def topics(
     Example: `MMREC_PARTITIONS=12 MMREC_REPLICATION=3 mmrec topics`
     """
     from mmrec_stream.kafka.admin import Cluster
-    from mmrec_stream.kafka.plan import creatable, differences
+    from mmrec_stream.kafka.plan import create_missing, differences
     from mmrec_stream.topics import topic_plan
 
     settings = load_settings(bootstrap=bootstrap)
     plan, cluster = topic_plan(settings), Cluster(settings)
     names = [spec.name for spec in plan]
-    created = cluster.create(creatable(plan, cluster.describe(names)))
+    created = create_missing(settings)
     there = cluster.describe(names)
     differing = differences(plan, there)
     altered: list[Difference] = []

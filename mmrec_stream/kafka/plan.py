@@ -1,12 +1,16 @@
-"""The topics as they should be beside the topics as they are: what differs, how bad it is, and what to do."""
+"""The topics as they should be beside the topics as they are: what differs, how bad it is, what to do; and doing it."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from mmrec_stream.errors import UserError
-from mmrec_stream.kafka.admin import TopicState
-from mmrec_stream.topics import TopicSpec
+from mmrec_stream.kafka.admin import Cluster, TopicState
+from mmrec_stream.settings import Settings
+from mmrec_stream.topics import Topics, TopicSpec, changelog_topic, topic_plan
+
+log = logging.getLogger(__name__)
 
 Aspect = Literal["missing", "partitions", "replication", "config"]
 
@@ -26,6 +30,37 @@ class Difference:
     """Whether the stream goes wrong with it; otherwise it is a choice that someone may have made."""
 
 
+def ensure_topics(settings: Settings) -> list[str]:
+    """Create those of our topics that are missing, and see that a user has one partition number on all of them.
+
+    Returns:
+        The names created.
+
+    Raises:
+        UserError: no broker answers or it refuses, a foreign topic is missing, or the numbers of partitions differ; of
+            topics that would differ, none is created.
+    """
+    created = create_missing(settings)
+    _check_partitions(settings, Cluster(settings).partitions())
+    return created
+
+
+def create_missing(settings: Settings) -> list[str]:
+    """Create those of our topics that are missing, and touch none that is there.
+
+    Returns:
+        The names created.
+
+    Raises:
+        UserError: no broker answers or it refuses, or the new topics would leave users on two partitions.
+    """
+    cluster = Cluster(settings)
+    created = cluster.create(creatable(topic_plan(settings), cluster.partitions()))
+    if created:
+        log.info("created topics: %s", ", ".join(created))
+    return created
+
+
 def differences(plan: Sequence[TopicSpec], there: Mapping[str, TopicState]) -> list[Difference]:
     """What differs between the plan and the cluster."""
     return [
@@ -35,8 +70,12 @@ def differences(plan: Sequence[TopicSpec], there: Mapping[str, TopicState]) -> l
     ]
 
 
-def creatable(plan: Sequence[TopicSpec], there: Mapping[str, TopicState]) -> list[TopicSpec]:
+def creatable(plan: Sequence[TopicSpec], there: Mapping[str, int]) -> list[TopicSpec]:
     """The missing topics, provided that creating them does not leave users on two partitions.
+
+    Args:
+        plan: all topics as they should be.
+        there: the cluster's topics with their numbers of partitions.
 
     Raises:
         UserError: topics by user exist with another number of partitions than the missing ones would get.
@@ -45,9 +84,9 @@ def creatable(plan: Sequence[TopicSpec], there: Mapping[str, TopicState]) -> lis
     for spec in plan:
         if spec.key != "user id" or spec.name not in there:
             continue
-        wrong = next((m for m in missing if m.key == "user id" and m.partitions != there[spec.name].partitions), None)
+        wrong = next((m for m in missing if m.key == "user id" and m.partitions != there[spec.name]), None)
         if wrong:
-            found = there[spec.name].partitions
+            found = there[spec.name]
             raise UserError(
                 f"{spec.name} exists with {found} partitions, so {wrong.name} cannot have {wrong.partitions}: a user's "
                 f"events would lie on different partitions. Set MMREC_PARTITIONS={found}"
@@ -64,6 +103,27 @@ def uneven(partitions: Mapping[str, int]) -> str | None:
     if len(set(partitions.values())) <= 1:
         return None
     return ", ".join(f"{topic} has {count}" for topic, count in sorted(partitions.items(), key=lambda pair: pair[1]))
+
+
+def _check_partitions(settings: Settings, there: Mapping[str, int]) -> None:
+    """See that what is keyed by user, foreign topics and changelog included, has the partitions that are set.
+
+    Args:
+        settings: which topics, and how many partitions.
+        there: the cluster's topics with their numbers of partitions.
+
+    Raises:
+        UserError: a topic is missing, or has another number.
+    """
+    for topic in (*Topics.of(settings).behaviour, changelog_topic(settings)):
+        found = there.get(topic)
+        if found is None:
+            raise UserError(f"topic {topic} does not exist: create it, or take it out of MMREC_BEHAVIOUR_TOPICS")
+        if found != settings.partitions:
+            raise UserError(
+                f"topic {topic} has {found} partitions and MMREC_PARTITIONS is {settings.partitions}: a user's events "
+                "would lie apart from the profile; set MMREC_PARTITIONS to what the topics have"
+            )
 
 
 def _missing(spec: TopicSpec) -> list[Difference]:

@@ -3,9 +3,10 @@
 import pytest
 
 from mmrec_stream.errors import UserError
-from mmrec_stream.kafka.admin import TopicState
-from mmrec_stream.kafka.plan import creatable, differences, uneven
-from mmrec_stream.topics import TopicSpec
+from mmrec_stream.kafka.admin import Cluster, TopicState
+from mmrec_stream.kafka.plan import creatable, differences, ensure_topics, uneven
+from mmrec_stream.settings import Settings
+from mmrec_stream.topics import Topics, TopicSpec, changelog_topic, topic_plan
 
 CLICKS = TopicSpec("clicks", "user id", 4, 1, {"cleanup.policy": "delete", "retention.ms": "1000"})
 BUYS = TopicSpec("buys", "user id", 4, 1)
@@ -48,14 +49,44 @@ def test_a_missing_topic_breaks_the_stream() -> None:
 
 
 def test_only_missing_topics_are_created() -> None:
-    assert creatable([CLICKS, BUYS, ITEMS], {"clicks": state(CLICKS)}) == [BUYS, ITEMS]
+    assert creatable([CLICKS, BUYS, ITEMS], {"clicks": 4}) == [BUYS, ITEMS]
 
 
 def test_a_topic_that_would_split_users_is_not_created() -> None:
     with pytest.raises(UserError, match=r"clicks exists with 8 partitions, so buys .* Set MMREC_PARTITIONS=8"):
-        creatable([CLICKS, BUYS], {"clicks": state(CLICKS, partitions=8)})
+        creatable([CLICKS, BUYS], {"clicks": 8})
 
 
 def test_uneven_topics_are_listed() -> None:
     assert uneven({"a": 4, "b": 4}) is None
     assert uneven({"a": 4, "b": 12}) == "a has 4, b has 12"
+
+
+def test_missing_topics_are_created_once(settings: Settings) -> None:
+    assert sorted(ensure_topics(settings)) == sorted(spec.name for spec in topic_plan(settings))
+    assert ensure_topics(settings) == []
+
+
+def test_nothing_is_created_beside_topics_that_have_other_partitions(settings: Settings) -> None:
+    ensure_topics(settings)
+    other = settings.model_copy(update={"app_id": f"{settings.app_id}-new", "partitions": settings.partitions + 1})
+    with pytest.raises(UserError, match=f"Set MMREC_PARTITIONS={settings.partitions}"):
+        ensure_topics(other)
+    assert changelog_topic(other) not in Cluster(settings).partitions()
+
+
+def test_topics_that_all_have_other_partitions_are_refused(settings: Settings) -> None:
+    ensure_topics(settings)
+    more = settings.model_copy(update={"partitions": settings.partitions + 1})
+    with pytest.raises(UserError, match=f"{Topics.of(settings).clicks} has {settings.partitions} partitions"):
+        ensure_topics(more)
+
+
+def test_a_shops_own_topic_has_to_be_there_with_the_same_partitions(settings: Settings) -> None:
+    shop = f"{settings.prefix}shop"
+    with_shop = settings.model_copy(update={"behaviour_topics": [shop]})
+    with pytest.raises(UserError, match=f"topic {shop} does not exist"):
+        ensure_topics(with_shop)
+    Cluster(settings).create([TopicSpec(shop, "user id", settings.partitions + 2, 1)])
+    with pytest.raises(UserError, match=f"topic {shop} has {settings.partitions + 2} partitions"):
+        ensure_topics(with_shop)

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from faust.types import TP
 
-from mmrec_stream.kafka.admin import Cluster
 from mmrec_stream.kafka.clients import BatchProducer
+from mmrec_stream.kafka.plan import ensure_topics
 from mmrec_stream.settings import Settings
-from mmrec_stream.topics import Topics, topic_plan
+from mmrec_stream.topics import Topics
 from streams import fetching as module
 from streams.fetching import Fetching
 
@@ -20,7 +20,7 @@ from streams.fetching import Fetching
 @pytest.fixture
 def partitions(settings: Settings) -> tuple[TP, TP]:
     """Two partitions with the values 0 to 9 each."""
-    Cluster(settings).create(topic_plan(settings))
+    ensure_topics(settings)
     one, other = TP(Topics.of(settings).clicks, 0), TP(Topics.of(settings).clicks, 1)
     send(settings, one, range(10))
     send(settings, other, range(10))
