@@ -7,11 +7,12 @@ from contextlib import closing
 
 from confluent_kafka import Message, TopicPartition
 
+from mmrec_stream.catalogue.changes import read_changes
 from mmrec_stream.contracts.acceptance import UNREADABLE
-from mmrec_stream.contracts.catalogue import CatalogueItem, decode_item
+from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.contracts.releases import ReleaseAnnouncement, decode_release
 from mmrec_stream.kafka.clients import open_consumer
-from mmrec_stream.kafka.reader import read_batches, spans
+from mmrec_stream.kafka.reader import keyed, read_batches, spans
 from mmrec_stream.settings import Settings
 
 POLL_S = 0.1
@@ -87,25 +88,10 @@ class Follower:
 
 def catalogue_changes(messages: Sequence[Message]) -> tuple[list[CatalogueItem], list[str]]:
     """The newest state of the items in `messages`, and the ids of those that were removed. Bad ones are logged."""
-    items: dict[str, CatalogueItem] = {}
-    removed: dict[str, None] = {}
-    for message in messages:
-        key, value = message.key(), message.value()
-        place = f"{message.topic()}[{message.partition()}]@{message.offset()}"
-        if value is None:
-            if key:
-                item_id = key.decode(errors="replace")
-                items.pop(item_id, None)
-                removed[item_id] = None
-            continue
-        try:
-            item = decode_item(value)
-        except UNREADABLE as error:
-            log.warning("%s: no catalogue item: %s", place, error)
-            continue
-        removed.pop(item.item_id, None)
-        items[item.item_id] = item
-    return list(items.values()), list(removed)
+    changes = read_changes(keyed(messages))
+    for fault in changes.bad:
+        log.warning("%s", fault)
+    return changes.items, changes.removed
 
 
 def newest_announcement(messages: Sequence[Message]) -> ReleaseAnnouncement | None:

@@ -6,11 +6,12 @@ from typing import TypeVar
 
 import msgspec
 
+from mmrec_stream.catalogue.changes import read_changes
 from mmrec_stream.contracts.behaviour import BehaviourEvent, decode_event
 from mmrec_stream.contracts.catalogue import CatalogueItem, decode_item
 from mmrec_stream.data.dataset import Dataset, from_events
 from mmrec_stream.errors import UserError
-from mmrec_stream.kafka.reader import read_batches
+from mmrec_stream.kafka.reader import keyed, read_batches
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import Topics
 
@@ -46,15 +47,12 @@ def read_topics(settings: Settings, counted: Callable[[int], None] | None = None
         UserError: No broker answers, or a topic does not exist.
     """
     topics = Topics.of(settings)
-    catalogue: dict[bytes, CatalogueItem] = {}
+    catalogue: dict[str, CatalogueItem] = {}
     for batch in read_batches(settings, topics.catalogue):
-        for message in batch:
-            key, value = message.key() or b"", message.value()
-            item = _decoded(value, decode_item)
-            if item is not None:
-                catalogue[key] = item
-            elif not value:
-                catalogue.pop(key, None)
+        changes = read_changes(keyed(batch))
+        for item_id in changes.removed:
+            catalogue.pop(item_id, None)
+        catalogue.update({item.item_id: item for item in changes.items})
     return from_events("kafka", _events(settings, topics, counted), catalogue.values())
 
 
@@ -63,7 +61,7 @@ def _events(settings: Settings, topics: Topics, counted: Callable[[int], None] |
     for topic in topics.behaviour:
         for batch in read_batches(settings, topic):
             for message in batch:
-                event = _decoded(message.value(), decode_event)
+                event = _event(message.value())
                 if event is not None:
                     yield event
             done += len(batch)
@@ -71,11 +69,11 @@ def _events(settings: Settings, topics: Topics, counted: Callable[[int], None] |
                 counted(done)
 
 
-def _decoded(value: bytes | None, decode: Callable[[bytes], T]) -> T | None:
+def _event(value: bytes | None) -> BehaviourEvent | None:
     if not value:
         return None
     try:
-        return decode(value)
+        return decode_event(value)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 

@@ -293,3 +293,9 @@ def _fetched_ends(consumer: Consumer, assignment: list[TopicPartition]) -> dict[
                 ends[message.partition()] = consumer.get_watermark_offsets(partition, cached=True)[1]
     consumer.unassign()
     return ends
+
+
+def keyed(messages: Iterable[Message]) -> Iterator[tuple[bytes | None, bytes | None, str]]:
+    """Key, value and place (`topic[partition]@offset`) of records, for rules that know nothing of Kafka."""
+    for message in messages:
+        yield message.key(), message.value(), f"{message.topic()}[{message.partition()}]@{message.offset()}"
