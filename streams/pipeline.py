@@ -25,7 +25,7 @@ from mmrec_stream.contracts.dead_letters import Fault, encode_dead_letter
 from mmrec_stream.contracts.identity import NO_KEY, list_id, source_key
 from mmrec_stream.contracts.recommendations import Cause, RecommendationList, Times, encode_list
 from mmrec_stream.profiles.fold import fold
-from mmrec_stream.profiles.record import RECORD, Records, from_bytes, take, to_bytes
+from mmrec_stream.profiles.record import Records, from_bytes, to_bytes
 from mmrec_stream.ranking.popularity import Popularity
 from mmrec_stream.ranking.recommend import Recommender, Slate
 from mmrec_stream.settings import Settings
@@ -276,10 +276,7 @@ class Pipeline:
         # Profiles that only repeats touched are written too: the row may not have been delivered when its chunk was
         # given up, and this chunk must not be acknowledged before it is.
         touched = np.unique(row_of_event)
-        block, width = take(rows.records, touched).tobytes(), RECORD.itemsize
-        values = [block[start : start + width] for start in range(0, len(block), width)]
-        users = rows.users
-        keys = [users[row] for row in touched.tolist()]
+        keys, values = rows.users_of(touched), rows.encode(touched)
         self._outbox.profiles(self._changelog, partition, keys, values, ticket, self._store.note_offset)
         counted = np.where(fresh, columns.items, np.uint64(NO_KEY))
         self._popularity.count([event.item_id for event in intake.events], counted, columns.types, columns.times_ms)

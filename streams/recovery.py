@@ -106,7 +106,7 @@ class ProfileRecovery(Recovery):
         serving = self._stream.serving
         for partition in partitions - self._learned:
             rows = self._stream.store.rows(partition)
-            recent = await self._read(recent_weights, rows.records[: len(rows)], serving.catalogue)
+            recent = await self._read(recent_weights, rows.given, serving.catalogue)
             serving.popularity.add(*recent)
         self._learned |= partitions
         await asyncio.to_thread(_give_back_memory)

@@ -1,5 +1,6 @@
 """The profiles table: a Faust table whose store is the profile rows of each partition the worker holds."""
 
+import logging
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -12,6 +13,8 @@ from mmrec_stream.profiles.rows import ProfileRows
 from streams.transport import MODE_LOG
 
 STORE_URL = "rows://"
+
+log = logging.getLogger(__name__)
 
 
 class ProfileStore(Store[str, np.void]):
@@ -124,6 +127,8 @@ def restore(store: ProfileStore, messages: Iterable[Any]) -> None:
         by_partition.setdefault(message.partition(), []).append(message)
     for partition, records in by_partition.items():
         values = [record.value() for record in records]
-        users = [record.key().decode() for record in records]
-        store.rows(partition).restore(users, values)
+        keys = [record.key() for record in records]
+        restored = store.rows(partition).restore(keys, values)
+        for place, reason in restored.examples:
+            log.warning("changelog partition %d, offset %d: %s", partition, records[place].offset(), reason)
         store.note_offset(partition, records[-1].offset())
