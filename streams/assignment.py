@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from confluent_kafka import OFFSET_BEGINNING, KafkaException
 from faust.types import TP
@@ -50,11 +51,15 @@ REOPEN_S = 1.0
 """How long after a refused write the partition is opened again, if the group still says that it is ours: time for the
 group to say otherwise."""
 
+UNTOLD_S = 5.0
+"""A member that has been given nothing for so long after it joined gets nothing: there are more workers than
+partitions."""
+
 log = logging.getLogger(__name__)
 
 
 class Assignment:
-    """Keeps the ownerships of one worker. All of it runs on the event loop; blocking calls have threads of their own."""
+    """Keeps the ownerships of one worker, on the event loop; blocking calls have threads of their own."""
 
     def __init__(
         self,
@@ -85,23 +90,23 @@ class Assignment:
         self._learned: set[int] = set()
         """Partitions whose profiles have told what is popular. One that comes back has nothing to add."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self.assigned = False
+        self._assigned = False
         """Whether the group has ever said which partitions are ours."""
 
     def attach(self, client: GroupClient) -> None:
         """Say whose assignment this is."""
         self._client = client
+        self._attached = time.monotonic()
 
     @property
     def ready(self) -> bool:
-        """Whether all that is assigned is served."""
-        return (self.assigned or bool(self._client.member)) and not self._in_question and all(
-            owner.state is State.SERVING for owner in self.owners
-        )
+        """Whether all that is assigned is served. The group says nothing to a worker for whom it has no partition."""
+        told = self._assigned or (bool(self._client.member) and time.monotonic() - self._attached > UNTOLD_S)
+        return told and not self._in_question and all(owner.state is State.SERVING for owner in self.owners)
 
     async def on_assigned(self, committed: Mapping[TP, int | None]) -> Mapping[TP, tuple[Ownership, int]]:
         """As the group's listener: make an ownership of each partition, or go on with one that comes back."""
-        self.assigned = True
+        self._assigned = True
         by_partition: dict[int, dict[str, int | None]] = {}
         for (topic, partition), offset in committed.items():
             by_partition.setdefault(partition, {})[topic] = offset
@@ -211,7 +216,10 @@ class Assignment:
             return
         log.info(
             "partition %d: %d profiles, of %d rows read, in %.2f s",
-            owner.partition, len(owner.table.rows), restored.rows, time.monotonic() - began,
+            owner.partition,
+            len(owner.table.rows),
+            restored.rows,
+            time.monotonic() - began,
         )
         owner.restored()
         if owner not in self._in_question:
@@ -232,7 +240,7 @@ class Assignment:
 
     def _write(self, owners: Iterable[Ownership]) -> None:
         for owner in owners:
-            owner.write(self._writing, self._metrics.wrote, lambda reason, owner=owner: self._lost(owner, reason))
+            owner.write(self._writing, self._metrics.wrote, partial(self._lost, owner))
 
     def _lost(self, owner: Ownership, reason: str) -> None:
         """The broker takes no more rows of it: somebody else has opened the partition, or it has waited too long."""
@@ -277,8 +285,8 @@ class Assignment:
         return {owner for owner in found if owner is not None}
 
     def _close(self, owners: Iterable[Ownership]) -> None:
-        for owner in owners:
-            self._metrics.ownership_changes.labels(change="given up").inc()
+        owners = list(owners)
+        self._metrics.ownership_changes.labels(change="given up").inc(len(owners))
         self.owners.close(owners)
 
     def _start(self, work: "asyncio._CoroutineLike[None]") -> None:

@@ -1,4 +1,4 @@
-"""The one writer of a changelog partition: a transactional producer, which the broker refuses once there is a newer one.
+"""The one writer of a changelog partition: a transactional producer, refused by the broker once there is a newer one.
 
 What a worker believes of its assignment may be old: it was frozen, cut off, or slow. So the broker decides. Each
 partition has a transactional id; whoever opens it last owns it, and the earlier owner's next request is refused,
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 class ChangelogLostError(Exception):
-    """This writer may write no more: a newer owner has opened the partition, or the broker has given it up."""
+    """The writer may write no more: a newer owner has opened the partition, or the broker has given it up."""
 
 
 class WriterClosedError(Exception):

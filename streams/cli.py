@@ -28,15 +28,15 @@ def worker(
     """
     from faust.worker import Worker
 
+    from mmrec_stream.errors import UserError
     from mmrec_stream.settings import load_settings
-    from streams.app import create_app, ensure_topics
+    from streams.app import create_app
     from streams.serving import check_scoring
 
     settings = load_settings(web_port=web_port, lists=lists)
     configure_logging(verbose)
     check_scoring(settings)
     app = create_app(settings)
-    ensure_topics(settings)
     # Short critical sections of the scoring thread must not wait the default 5 ms for the interpreter.
     sys.setswitchinterval(0.0005)
     # A fetch makes tens of thousands of objects that die together. Looking for cycles among them every 700 objects, the
@@ -44,12 +44,16 @@ def worker(
     gc.set_threshold(50_000)
     runner = Worker(app, loglevel=None, override_logging=False, redirect_stdouts=False, quiet=True)
     runner.spinner = None  # it draws over the log, and has debug lines made for it
-    runner.execute_from_commandline()
+    try:
+        runner.execute_from_commandline()
+    finally:
+        if app.failure is not None:
+            raise UserError(app.failure)
 
 
 def configure_logging(verbose: bool) -> None:
     """Lines of our own at INFO; of the libraries what needs attention."""
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr, force=True)
     if not verbose:
-        for name in ("faust", "mode", "aiokafka", "kafka"):
+        for name in ("faust", "mode"):
             logging.getLogger(name).setLevel(logging.WARNING)

@@ -20,7 +20,7 @@ from faust.types import TP, ConsumerMessage, EventT, Message
 from mode import Service
 
 from streams.chunks import Chunk
-from streams.group import GroupClient
+from streams.group import GroupClient, GroupError
 from streams.worker import Worker
 
 WAIT_S = 0.25
@@ -56,7 +56,7 @@ class ChunkConsumer(Service):
         super().__init__(loop=kwargs.get("loop"), beacon=kwargs.get("beacon"))
         self._app = cast("Worker", transport.app)
         self._callback = callback
-        self.unacked: WeakSet[Message] = WeakSet()
+        self._unacked_messages: WeakSet[Message] = WeakSet()
         """Where streams note what they have taken; the ownerships know better."""
         self._untaken = 0
         self._all_taken = asyncio.Event()
@@ -68,6 +68,8 @@ class ChunkConsumer(Service):
 
     async def subscribe(self, topics: Iterable[str]) -> None:
         """Join the group. Faust calls it when agents and tables are there."""
+        if self._app.failure is not None:
+            return
         topics, app = list(topics), cast("Any", self._app)
         await app.topics.on_partitions_assigned(
             {TP(topic, number) for topic in topics for number in range(self._app.settings.partitions)}
@@ -83,10 +85,15 @@ class ChunkConsumer(Service):
         What comes meanwhile waits in librdkafka and makes the next chunks larger: that is what a worker under load
         lives by. Impressions wait until everything else is taken.
         """
-        await self.wait(self._subscribed)
+        await self._subscribed.wait()
         while not self.should_stop:
             wait_s = 0.0 if self._postponed else WAIT_S
-            for chunk in await self._client.fetch(wait_s):
+            try:
+                chunks = await self._client.fetch(wait_s)
+            except GroupError as error:
+                self._app.fail(str(error))
+                return
+            for chunk in chunks:
                 if chunk.topic == self._app.topic_names.feedback:
                     self._postponed += chunk.pieces(PIECE)
                 else:
@@ -183,4 +190,5 @@ def _message(chunk: Chunk) -> ConsumerMessage:
         cast("bytes", chunk),  # Faust only hands it on
         None,
         tp=TP(chunk.topic, chunk.partition),
+        generation_id=0,  # Faust's own, which never moves: whose a chunk is, it says itself
     )

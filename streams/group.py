@@ -7,7 +7,6 @@ of that moment there, before anything else can happen to it.
 import asyncio
 import logging
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
@@ -126,15 +125,14 @@ class GroupClient:
         """Whom each partition belongs to that is assigned. Only the group's thread changes it."""
         self._loop = asyncio.get_running_loop()
         self._consumer = Consumer(_config(settings, protocol))
-        self._leaving = False
+        self.leaving = False
+        """Whether `leave` was called: nothing more is asked of the client then."""
         self.unreachable_since: float | None = None
         """Since when (monotonic) the client has heard of no broker; None while it does."""
 
     def subscribe(self, topics: Iterable[str]) -> None:
         """Join the group, to share these topics' partitions. The next `fetch` does it."""
-        self._consumer.subscribe(
-            list(topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
-        )
+        self._consumer.subscribe(list(topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
 
     @property
     def member(self) -> str:
@@ -147,6 +145,9 @@ class GroupClient:
         Raises:
             GroupError: there is nothing to wait for.
         """
+        if self.leaving:
+            await asyncio.sleep(timeout_s)
+            return []
         return await self._loop.run_in_executor(self._thread, self._fetch, timeout_s)
 
     def pause(self, partitions: Iterable[TP]) -> None:
@@ -180,7 +181,7 @@ class GroupClient:
 
     async def leave(self) -> None:
         """Leave the group. What is held is given up first, through the listener."""
-        self._leaving = True
+        self.leaving = True
         await self._loop.run_in_executor(self._thread, self._consumer.close)
         self._thread.shutdown(wait=False)
         self._commits.shutdown(wait=False)
@@ -203,6 +204,8 @@ class GroupClient:
             self._consumer.seek(TopicPartition(*tp, OFFSET_BEGINNING if offset is None else offset))
 
     def _fetch(self, timeout_s: float) -> list[Chunk]:
+        if self.leaving:
+            return []
         # `consume` alone would wait until so many are there.
         first = self._consumer.poll(timeout_s)
         messages = [] if first is None else [first]
@@ -277,7 +280,10 @@ class GroupClient:
             self._loop.call_soon_threadsafe(self._listener.on_gap, topic, low - wanted)
             log.error(
                 "%s[%d]: offsets %d to %d were deleted before they were read: retention is shorter than the lag",
-                topic, partition, wanted, low - 1,
+                topic,
+                partition,
+                wanted,
+                low - 1,
             )
         owner.fetched[topic] = max(wanted, low)
         self._consumer.seek(TopicPartition(topic, partition, owner.fetched[topic]))
@@ -309,7 +315,7 @@ class GroupClient:
         self._loop.call_soon_threadsafe(self._listener.on_placed, {tp: owner for tp, (owner, _) in owners.items()})
 
     def _committed(self, partitions: list[TopicPartition]) -> dict[TP, int | None]:
-        while partitions and not self._leaving:
+        while partitions and not self.leaving:
             try:
                 answers = self._consumer.committed(partitions, timeout=ANSWER_S)
             except KafkaException as error:

@@ -31,7 +31,9 @@ class Intake:
     letters: list[DeadLetter]
 
 
-def sort_chunk(chunk: Chunk, limits: Limits, now_ms: int, unknown: Callable[[Sequence[str]], Collection[str]]) -> Intake:
+def sort_chunk(
+    chunk: Chunk, limits: Limits, now_ms: int, unknown: Callable[[Sequence[str]], Collection[str]]
+) -> Intake:
     """Decode and check a chunk's records. Whatever is wrong with one is its fate before any of them is folded.
 
     Args:
@@ -98,7 +100,5 @@ def _faults(
     elsewhere = {user for user in newcomers if partition_of(user.encode(), limits.partitions) != partition}
     if elsewhere:
         detail = f"the user's events belong to another of the {limits.partitions} partitions (murmur2)"
-        faults |= {
-            place: (Fault.MISPLACED, detail) for place, event in enumerate(events) if event.user_id in elsewhere
-        }
+        faults |= {place: (Fault.MISPLACED, detail) for place, event in enumerate(events) if event.user_id in elsewhere}
     return faults

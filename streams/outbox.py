@@ -77,8 +77,9 @@ class Outbox:
     def lists(
         self, topic: str, records: Sequence[tuple[str, bytes | None]], outcome: Callable[[int, bool], None]
     ) -> None:
-        """Send lists, at once. Those of one call share requests: the client begins to send at the first, and takes
-        along what has come by then.
+        """Send lists, at once.
+
+        Those of one call share requests: the client begins to send at the first, and takes along what has come by then.
 
         Args:
             topic: where to.

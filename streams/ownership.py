@@ -78,6 +78,7 @@ class Ownership:
         self.partition = partition
         self.state = State.OPENING
         self.table = PartitionRows()
+        self._began = monotonic()
         self.fetched = dict(positions)
         """The next offset to fetch of each topic. Only the fetching thread moves it."""
         self._writer = writer
@@ -102,6 +103,16 @@ class Ownership:
     def closed(self) -> bool:
         """Whether it is over: what is done for it now has no effect."""
         return self.state is State.CLOSED
+
+    @property
+    def age_s(self) -> float:
+        """For how long it exists."""
+        return monotonic() - self._began
+
+    @property
+    def opening(self) -> bool:
+        """Whether its rows are not complete yet."""
+        return self.state is State.OPENING
 
     @property
     def open_chunks(self) -> int:

@@ -80,7 +80,7 @@ class Restorer:
         with closing(open_reader(self._settings)) as consumer:
             while True:
                 try:
-                    job = self._jobs.get(block=not (self._active or waiting))
+                    job: _Job | None = self._jobs.get(block=not (self._active or waiting))
                     while job is not None:
                         waiting.append(job)
                         job = self._jobs.get_nowait()
@@ -98,7 +98,10 @@ class Restorer:
                     names = ", ".join(map(str, sorted(self._active)))
                     log.info(
                         "restoring profiles of partitions %s, %d more to come: %d rows so far (%.0f rows/s)",
-                        names, len(waiting), count, count / max(said - began, 1e-9),
+                        names,
+                        len(waiting),
+                        count,
+                        count / max(said - began, 1e-9),
                     )
         for job in [*self._active.values(), *waiting]:
             self._tell(job, None)

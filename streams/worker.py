@@ -26,6 +26,12 @@ class Worker(Protocol):
     async def pace(self) -> None:
         """Before more is fetched: see that lists keep up."""
 
+    failure: str | None
+    """Why the worker ends by itself; None while it does not."""
+
+    def fail(self, reason: str) -> None:
+        """End the worker, as going on would help nobody."""
+
     def status(self) -> dict[str, Any]:
         """What the health page says."""
 

@@ -16,7 +16,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from mmrec_stream.errors import UserError
+from mmrec_stream.errors import NoBrokerError, UserError
 from mmrec_stream.kafka.clients import client_config, open_consumer
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import TopicSpec
@@ -130,6 +130,18 @@ class Cluster:
         self._await_topics(created)
         return created
 
+    def speaks_consumer_protocol(self) -> bool:
+        """Whether the brokers offer the group protocol of KIP-848."""
+        try:
+            nodes = self.brokers()
+            resource = ConfigResource(ResourceType.BROKER, str(min(nodes)))
+            answers = self._admin.describe_configs([resource], request_timeout=TIMEOUT_S)
+            config = _result(answers[resource])
+        except (UserError, KeyError):
+            return False  # a broker that does not tell its configuration is an old or an embedded one
+        offered = config.get("group.coordinator.rebalance.protocols")
+        return offered is not None and "consumer" in (offered.value or "").split(",")
+
     def set_config(self, topic: str, config: Mapping[str, str]) -> None:
         """Set configuration values of one topic; the others stay.
 
@@ -181,7 +193,7 @@ class Cluster:
         try:
             return self._admin.list_topics(timeout=timeout_s)
         except KafkaException as error:
-            raise UserError(
+            raise NoBrokerError(
                 f"no broker answers at {self.bootstrap} ({error.args[0].str()}): start one, or set MMREC_BOOTSTRAP"
             ) from error
 

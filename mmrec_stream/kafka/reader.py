@@ -11,7 +11,7 @@ from time import monotonic
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from mmrec_stream.errors import UserError
+from mmrec_stream.errors import NoBrokerError, UserError
 from mmrec_stream.kafka.clients import open_consumer
 from mmrec_stream.settings import Settings
 
@@ -242,7 +242,7 @@ def _spans(consumer: Consumer, settings: Settings, topic: str, partitions: Itera
         # The whole list, not this topic: asking the embedded broker for a name creates the topic.
         metadata = consumer.list_topics(timeout=STALL_S).topics.get(topic)
     except KafkaException as error:
-        raise UserError(
+        raise NoBrokerError(
             f"no broker answers at {settings.bootstrap} ({error.args[0].str()}): start one, or set MMREC_BOOTSTRAP"
         ) from error
     if metadata is None:

@@ -191,6 +191,32 @@ def parse(value: bytes) -> tuple[bytes, Newer | None]:
     return bytes([VERSION]) + value[1:] + bytes(width - len(value)), None
 
 
+def erase(records: Records, source: int, offset: int) -> bool:
+    """Forget all that users did, in place; what remains is how far each source was folded.
+
+    Args:
+        records: shape (users,).
+        source: `source_key` of the topic partition with the request.
+        offset: the request's.
+
+    Returns:
+        False if every one of them has folded something at or after the request: it is a repeat.
+    """
+    slots = (records["source_keys"] == source) & (records["source_offsets"] >= offset)
+    asked = ~slots.any(axis=1)
+    if not asked.any():
+        return False
+    keys, offsets = records["source_keys"][asked].copy(), records["source_offsets"][asked].copy()
+    for row in range(len(keys)):
+        # Its own slot, else an empty one, else the one with the lowest offset: as the fold chooses.
+        slot = int(np.lexsort((offsets[row], keys[row] != 0, keys[row] != source))[0])
+        keys[row, slot], offsets[row, slot] = source, offset
+    emptied = empty(len(keys))
+    emptied["version"], emptied["source_keys"], emptied["source_offsets"] = VERSION, keys, offsets
+    records[asked] = emptied
+    return True
+
+
 def price_bands(prices: NDArray[np.float64]) -> NDArray[np.int8]:
     """The band of each price, from 0 (cheapest) to `PRICE_BANDS` − 1; `UNKNOWN_BAND` where it is NaN."""
     bands = np.searchsorted(PRICE_EDGES, prices, side="right").astype(np.int8)
