@@ -113,6 +113,12 @@ class ApacheKafka(Broker):
             "transaction.state.log.num.partitions": "4",
             # The default of 3 s makes the first member of every group wait for others that never come.
             "group.initial.rebalance.delay.ms": "0",
+            # A worker that was killed is missed as soon as under the classic protocol, and a rebalance heard of within a
+            # second: production's 45 and 5 s are made for groups of hundreds.
+            "group.consumer.session.timeout.ms": "6000",
+            "group.consumer.min.session.timeout.ms": "6000",
+            "group.consumer.heartbeat.interval.ms": "1000",
+            "group.consumer.min.heartbeat.interval.ms": "500",
             # After a crash the controller refuses the broker until its old session ends: the default of 9 s is a
             # long wait for a player, and much below 6 s the pauses of an overloaded machine would count as a crash
             # and leave partitions without a leader.
