@@ -6,7 +6,7 @@ class UserError(Exception):
 
 
 class NoBrokerError(UserError):
-    """No broker answers: whoever can wait may try again."""
+    """No broker answers, or the one that does cannot say yet: whoever can wait may try again."""
 
 
 def first_line(error: Exception) -> str:

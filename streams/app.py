@@ -6,14 +6,14 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import faust
 from faust.types import TransportT
 
-from mmrec_stream.errors import UserError
-from mmrec_stream.kafka.admin import Cluster, NoBrokerError
+from mmrec_stream.errors import NoBrokerError, UserError
+from mmrec_stream.kafka.admin import Cluster
 from mmrec_stream.settings import Settings, load_settings
 from mmrec_stream.topics import MAX_BEHAVIOUR_TOPICS, Topics, changelog_topic, topic_plan
 from streams import behaviour
@@ -76,16 +76,16 @@ class StreamApp(faust.App):
         self.worker_web = WorkerWeb(self)
         await self.worker_web.start()
         try:
-            if await self._topics_are_there():
-                await self._prepare()
+            await self._prepare()
         except UserError as error:
             self.fail(str(error))
 
     async def _prepare(self) -> None:
         settings = self.settings
-        self.outbox = Outbox(settings, self.fail)
+        await self._patiently(ensure_topics, settings)
         self.serving = Serving(settings, self.metrics)
-        await asyncio.to_thread(self.serving.start)
+        await self._patiently(self.serving.start)
+        self.outbox = Outbox(settings, self.fail)
         self.lists = Lists(
             settings, self.topic_names.recommendations, self.serving.recommender, self.outbox, self.metrics
         )
@@ -178,22 +178,21 @@ class StreamApp(faust.App):
             behind = sum(count for (name, number), count in metrics.behind.items() if name == topic and number in held)
             metrics.lag.labels(topic=topic).set(behind)
 
-    async def _topics_are_there(self) -> bool:
-        """Create what is missing; a broker that is not there yet is waited for. False if the worker is to stop."""
-        said = 0.0
-        while not self.should_stop:
+    async def _patiently(self, work: Callable[..., object], *arguments: object) -> None:
+        """Do blocking work that needs a broker, again and again until one is there."""
+        said = -SAY_S
+        while True:
             try:
-                await asyncio.to_thread(ensure_topics, self.settings)
+                await asyncio.to_thread(work, *arguments)
             except NoBrokerError as error:
                 self.watch.broker_away = True
-                if time.monotonic() - said > SAY_S:
+                if time.monotonic() - said >= SAY_S:
                     said = time.monotonic()
                     log.warning("waiting for a broker: %s", error)
                 await asyncio.sleep(1.0)
                 continue
             self.watch.broker_away = False
-            return True
-        return False
+            return
 
     def _create_directories(self) -> None:
         """Nothing is kept on this machine: the profiles live in the changelog."""

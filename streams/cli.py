@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from mmrec_stream.kafka.clients import LOGGER
+
 LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
@@ -57,3 +59,10 @@ def configure_logging(verbose: bool) -> None:
     if not verbose:
         for name in ("faust", "mode"):
             logging.getLogger(name).setLevel(logging.WARNING)
+        LOGGER.addFilter(_no_connection_trouble)
+
+
+def _no_connection_trouble(record: logging.LogRecord) -> bool:
+    """Each of a worker's clients tells several times a second of a broker that is away; the worker does, every 10 s."""
+    text = record.getMessage()
+    return not any(sign in text for sign in ("Connect to ", "Disconnected", "brokers are down", "Connection refused"))
