@@ -87,7 +87,12 @@ class StreamApp(faust.App):
         await self._patiently(self.serving.start)
         self.outbox = Outbox(settings, self.fail)
         self.lists = Lists(
-            settings, self.topic_names.recommendations, self.serving.recommender, self.outbox, self.metrics
+            settings,
+            self.topic_names.recommendations,
+            self.serving.recommender,
+            self.outbox,
+            self.metrics,
+            lambda: self.assignment.entitled(),
         )
         self.pipeline = Pipeline(
             settings, self.serving.catalogue, self.serving.popularity, self.lists, self.outbox, self.metrics

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import islice
 
 from confluent_kafka import OFFSET_BEGINNING, KafkaException
 from faust.types import TP
@@ -50,6 +51,10 @@ WRITERS = 8
 REOPEN_S = 1.0
 """How long after a refused write the partition is opened again, if the group still says that it is ours: time for the
 group to say otherwise."""
+
+ENTITLED_S = 3.0
+"""For how long after a proof of membership the partitions are surely ours: half of the shortest session, since nobody
+else gets them before a session is over."""
 
 UNTOLD_S = 5.0
 """A member that has been given nothing for so long after it joined gets nothing: there are more workers than
@@ -90,6 +95,8 @@ class Assignment:
         self._learned: set[int] = set()
         """Partitions whose profiles have told what is popular. One that comes back has nothing to add."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._proved = -ENTITLED_S
+        """When (monotonic) the group last took us for a member: it gave us partitions, or took a commit."""
         self._assigned = False
         """Whether the group has ever said which partitions are ours."""
 
@@ -104,9 +111,14 @@ class Assignment:
         told = self._assigned or (bool(self._client.member) and time.monotonic() - self._attached > UNTOLD_S)
         return told and not self._in_question and all(owner.state is State.SERVING for owner in self.owners)
 
+    def entitled(self) -> bool:
+        """Whether nobody else can have been given our partitions yet."""
+        return time.monotonic() - self._proved < ENTITLED_S
+
     async def on_assigned(self, committed: Mapping[TP, int | None]) -> Mapping[TP, tuple[Ownership, int]]:
         """As the group's listener: make an ownership of each partition, or go on with one that comes back."""
         self._assigned = True
+        self._proved = time.monotonic()
         by_partition: dict[int, dict[str, int | None]] = {}
         for (topic, partition), offset in committed.items():
             by_partition.setdefault(partition, {})[topic] = offset
@@ -125,7 +137,7 @@ class Assignment:
                 placed |= {TP(topic, partition): (owner, owner.fetched[topic]) for topic in offsets}
                 continue
             writer = ChangelogWriter(self._settings, self._changelog, partition)
-            owner = Ownership(partition, {topic: offset or 0 for topic, offset in offsets.items()}, writer)
+            owner = Ownership(partition, offsets, writer)
             self.owners.add(owner)
             self._metrics.ownership_changes.labels(change="gained").inc()
             placed |= {
@@ -259,23 +271,32 @@ class Assignment:
         if not places or self.owners.get(gone.partition) is not None:
             return
         writer = ChangelogWriter(self._settings, self._changelog, gone.partition)
-        owner = Ownership(gone.partition, dict(gone.fetched), writer)
+        owner = Ownership(gone.partition, dict.fromkeys(gone.fetched), writer)
         self.owners.add(owner)
         self._metrics.ownership_changes.labels(change="reopened").inc()
         await self._client.rebind(owner)
         await self._open(owner)
 
     async def _commit(self, owners: Iterable[Ownership]) -> None:
+        owners = list(owners)
         moved = {
             TP(topic, owner.partition): (owner, offset)
             for owner in owners
             for topic, offset in owner.committable().items()
         }
-        if not moved or not await self._client.commit({tp: offset for tp, (_, offset) in moved.items()}):
+        offsets = {tp: offset for tp, (_, offset) in moved.items()}
+        if not offsets:
+            # Nothing new; but whoever publishes has to know that the partitions are still his.
+            known = ((TP(topic, one.partition), at) for one in owners for topic, at in one.known.items())
+            offsets = dict(islice(known, 1))
+        began = time.monotonic()
+        if not offsets or not await self._client.commit(offsets):
             return
+        self._proved = began
         for (topic, _), (owner, offset) in moved.items():
             owner.committed(topic, offset)
-        self._metrics.progress()
+        if moved:
+            self._metrics.progress()
 
     def _unfinished(self, owner: Ownership) -> bool:
         return owner.state is not State.OPENING and (owner.open_chunks > 0 or owner.unwritten)

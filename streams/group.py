@@ -198,7 +198,7 @@ class GroupClient:
         places = [(topic, owner.partition) for topic in owner.fetched]
         partitions = [TopicPartition(*place) for place in places if place in self._owners]
         for tp, offset in self._committed(partitions).items():
-            owner.fetched[tp.topic] = offset or 0
+            owner.restart(tp.topic, offset)
             self._owners[tp] = owner
             self._consumer.pause([TopicPartition(*tp)])
             self._consumer.seek(TopicPartition(*tp, OFFSET_BEGINNING if offset is None else offset))

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -91,17 +91,37 @@ class Lists:
     """One worker's line, its scoring, and its publishing."""
 
     def __init__(
-        self, settings: Settings, topic: str, recommender: Recommender, outbox: Outbox, metrics: Metrics
+        self,
+        settings: Settings,
+        topic: str,
+        recommender: Recommender,
+        outbox: Outbox,
+        metrics: Metrics,
+        entitled: Callable[[], bool],
     ) -> None:
+        """An empty line.
+
+        Args:
+            settings: how many users are scored at a time.
+            topic: where lists go.
+            recommender: makes them.
+            outbox: sends them.
+            metrics: told of them.
+            entitled: whether the partitions are surely still ours. A worker that was frozen finds its line full of
+                users whom somebody else serves by now; what it then published would come after their newer lists.
+        """
         self._settings = settings
         self._topic = topic
         self._recommender = recommender
         self._outbox = outbox
         self._metrics = metrics
+        self._entitled = entitled
         self._due: dict[str, Due] = {}
         self._late: dict[Ownership, _Late] = {}
         self._released: dict[str, Due] = {}
         """Late ones whose partition has caught up: they are taken when nobody else is due."""
+        self._under_way: dict[str, Due] = {}
+        """The newest list of each user that is sent and not confirmed."""
         self._wake = asyncio.Event()
         self._not_before = 0.0
         self._few_s = 0.0
@@ -180,6 +200,8 @@ class Lists:
                 self._release()
             if (wait := self._not_before - time.monotonic()) > 0:
                 await asyncio.sleep(wait)
+            while not self._entitled():
+                await asyncio.sleep(LOOK_S)
             if not under_way and len(self._due) + len(self._released) <= HERE and self._few_s <= HERE_S:
                 if batch := self._next_batch():
                     self._publish(self._recommend(*batch))
@@ -277,6 +299,10 @@ class Lists:
                 for ticket in due.tickets:
                     ticket.settle()
             return
+        if not self._entitled():
+            for user, due in scored.batch.items():
+                self._again(user, due)
+            return
         sent: list[tuple[str, Due]] = []
         records: list[tuple[str, bytes | None]] = []
         for (user, due), slate in zip(scored.batch.items(), scored.slates, strict=True):
@@ -287,19 +313,25 @@ class Lists:
                 continue
             records.append((user, encode_list(_message(user, due, slate, scored.at, published))))
             sent.append((user, due))
+            self._under_way[user] = due
             self._metrics.published(slate, due.appended_ms, published)
 
         def outcome(place: int, delivered: bool) -> None:
             user, due = sent[place]
+            newest = self._under_way.get(user)
+            if newest is due:
+                del self._under_way[user]
             if due.owner.closed:
                 return
-            if delivered:
+            if delivered or newest is None:  # without it, a newer one was delivered
                 self._metrics.progress()
                 for ticket in due.tickets:
                     ticket.settle()
-            else:
+            elif newest is due:
                 self._not_before = time.monotonic() + RETRY_S
                 self._again(user, due)
+            else:  # a newer one is under way, after which this one must not come
+                newest.tickets += due.tickets
 
         self._outbox.lists(self._topic, records, outcome)
 

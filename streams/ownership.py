@@ -67,19 +67,19 @@ class Ownership:
     All methods are called from the event loop. While it is being opened, the restoring thread alone touches `table`.
     """
 
-    def __init__(self, partition: int, positions: Mapping[str, int], writer: ChangelogWriter) -> None:
+    def __init__(self, partition: int, positions: Mapping[str, int | None], writer: ChangelogWriter) -> None:
         """Begin to own a partition.
 
         Args:
             partition: its number, the same in all topics.
-            positions: the next offset to fetch of each behaviour topic; what is committed there.
+            positions: the next offset to read of each behaviour topic, as the group has it; None where it has none.
             writer: the partition's own, not yet opened.
         """
         self.partition = partition
         self.state = State.OPENING
         self.table = PartitionRows()
         self._began = monotonic()
-        self.fetched = dict(positions)
+        self.fetched = {topic: offset or 0 for topic, offset in positions.items()}
         """The next offset to fetch of each topic. Only the fetching thread moves it."""
         self._writer = writer
         self._commits: CommitTracker[str] = CommitTracker()
@@ -131,8 +131,10 @@ class Ownership:
         """Whether rows have changed that are not committed."""
         return bool(self._touched or self._erased or self._waiting or self._writing)
 
-    def begin(self, topic: str, last_offset: int) -> Ticket:
+    def begin(self, topic: str, first_offset: int, last_offset: int) -> Ticket:
         """Begin a chunk of `topic`. When its ticket is done, its offsets may be committed."""
+        if self._committed[topic] is None:
+            self._committed[topic] = first_offset
         self._commits.begin(topic, last_offset)
         ticket = Ticket(lambda: self._commits.finish(topic, last_offset))
         self._open.append((monotonic(), ticket))
@@ -218,6 +220,16 @@ class Ownership:
                 self._finished[topic] = offset
         return dict(self._finished)
 
+    def restart(self, topic: str, offset: int | None) -> None:
+        """The topic is fetched from what the group has, None being its beginning. Before anything is begun."""
+        self.fetched[topic] = offset or 0
+        self._committed[topic] = offset
+
+    @property
+    def known(self) -> dict[str, int]:
+        """The next offset to read of each topic, as the group has it or may have it: nothing before it is unread."""
+        return {topic: offset for topic, offset in self._committed.items() if offset is not None}
+
     def committed(self, topic: str, offset: int) -> None:
         """The group knows that `topic` goes on at `offset`."""
         self._committed[topic] = offset
@@ -232,7 +244,7 @@ class Ownership:
             known = zip(record["source_keys"].tolist(), record["source_offsets"].tolist(), strict=True)
             if record["events"]:  # he has come back
                 del self._erasing[user]
-            elif all(last < self._committed[sources[key]] for key, last in known if key in sources):
+            elif all(last < (self._committed[sources[key]] or 0) for key, last in known if key in sources):
                 del self._erasing[user]
                 rows.forget(user)
                 self._erased[user] = None

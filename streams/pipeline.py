@@ -73,7 +73,7 @@ class Pipeline:
             await asyncio.sleep(LOOK_S)
         more = begin()
         if not owner.closed:
-            ticket = owner.begin(chunk.topic, chunk.offsets[-1])
+            ticket = owner.begin(chunk.topic, chunk.offsets[0], chunk.offsets[-1])
             intake = self._sort(chunk)
             for dead in intake.letters:
                 self._bury(dead, ticket)
