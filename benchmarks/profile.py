@@ -31,10 +31,16 @@ PARTS = {
     "fold": ("profiles/fold.py",),
     "rows of users": ("profiles/rows.py",),
     "copies of touched rows": ("profiles/record.py",),
-    "sending and confirmations": ("streams/outbox.py",),
-    "fetching": ("streams/fetching.py", "aiokafka/", "faust/transport/", "streams/transport.py"),
-    "pipeline": ("streams/pipeline.py", "streams/metrics.py"),
-    "event loop and Faust": ("asyncio/", "mode/", "faust/", "concurrent/", "selectors.py", "streams/agents/"),
+    "sending and confirmations": ("streams/outbox.py", "streams/changelog.py"),
+    "fetching": ("streams/group.py", "streams/driver.py", "faust/transport/"),
+    "pipeline": (
+        "streams/pipeline.py",
+        "streams/lists.py",
+        "streams/ownership.py",
+        "streams/assignment.py",
+        "streams/metrics.py",
+    ),
+    "event loop and Faust": ("asyncio/", "mode/", "faust/", "concurrent/", "selectors.py", "streams/behaviour.py"),
 }
 """Parts by the files they lie in; a sample belongs to the part of its innermost frame that has one."""
 

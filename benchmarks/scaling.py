@@ -3,7 +3,7 @@
 import tempfile
 import time
 from contextlib import ExitStack
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import numpy as np
 import typer
@@ -16,7 +16,6 @@ from benchmarks.workload import PARTITIONS, create_topics, worker_env
 from mmrec_stream.brokers.base import Broker
 from mmrec_stream.contracts.identity import source_key
 from mmrec_stream.profiles.fold import fold
-from mmrec_stream.profiles.record import take
 from mmrec_stream.profiles.rows import ProfileRows
 from mmrec_stream.settings import load_settings
 from mmrec_stream.topics import changelog_topic
@@ -98,16 +97,16 @@ def _batches(report: Report, count: int) -> None:
 
 def _take(messages: list[events.Message], size: int) -> None:
     """What a worker does with `messages` between fetching and sending, `size` at a time."""
-    limits = Limits(65_536, 3_600_000)
-    rows = ProfileRows()
+    limits = Limits(65_536, 3_600_000, partitions=1)
+    rows, nobody = ProfileRows(), cast("Any", None)
     for start in range(0, len(messages), size):
         values: list[bytes | None] = [message.value for message in messages[start : start + size]]
         count = len(values)
-        chunk = Chunk("bench", 0, list(range(start, start + count)), [0] * count, [None] * count, values)
-        intake = sort_chunk(chunk, limits, int(time.time() * 1000))
+        chunk = Chunk("bench", 0, nobody, list(range(start, start + count)), [0] * count, [None] * count, values)
+        intake = sort_chunk(chunk, limits, int(time.time() * 1000), rows.unknown)
         places = rows.rows_of(intake.columns.users)
         fold(rows.records, places, intake.columns, source_key("bench", 0))
-        take(rows.records, np.unique(places)).tobytes()
+        rows.encode(np.unique(places))
 
 
 def _draw(axes: Any, report: Report, case: str) -> None:

@@ -51,6 +51,14 @@ class Settings(BaseSettings):
     replication: Annotated[int, Field(ge=1, le=9)] = 1
     """Replication factor of the topics that `mmrec topics` creates. Use 3 in production."""
 
+    worker_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,200}$")] = ""
+    """A name that stays the same when a worker is restarted, and is no other worker's (a pod's, say): the group keeps
+    its partitions for it for 30 s, so that a restart moves none."""
+
+    group_protocol: Literal["auto", "consumer", "classic"] = "auto"
+    """Kafka's group protocol. `auto`: `consumer` (KIP-848) for workers without a name where the brokers offer it, else
+    `classic`."""
+
     data_dir: Path = Path("var")
     """Where releases, logs and the play broker's data lie."""
 
@@ -74,6 +82,10 @@ class Settings(BaseSettings):
 
     lists: bool = True
     """Whether the worker publishes recommendation lists; without, it only keeps profiles."""
+
+    lists_max_age_s: Annotated[float, Field(ge=0)] = 60.0
+    """A worker that is far behind makes no lists for events older than this: their users get one when it has caught
+    up."""
 
     repurchase_days: Annotated[float, Field(ge=0)] = 30.0
     """How long a bought item stays out of its buyer's lists."""

@@ -14,6 +14,9 @@ from mmrec_stream.settings import Settings
 
 DAY_MS = 86_400_000
 
+COMPACTION_LAG_DAYS = 7
+"""By when a row that was replaced or deleted is gone from disk. Unbounded, a quiet partition keeps it for ever."""
+
 MAX_BEHAVIOUR_TOPICS = 6
 """A profile has a slot for the last folded offset of this many source partitions, one a topic."""
 
@@ -82,17 +85,29 @@ def changelog_topic(settings: Settings) -> str:
 def topic_plan(settings: Settings) -> list[TopicSpec]:
     """Every topic we own, as `mmrec topics` creates it. Foreign behaviour topics are their owners'."""
     t, n, r = Topics.of(settings), settings.partitions, settings.replication
-    compacted = {"cleanup.policy": "compact"}
+    compacted = _safe(r) | {
+        "cleanup.policy": "compact",
+        # A record that was replaced or deleted is gone from disk by then: what `mmrec forget` promises.
+        "max.compaction.lag.ms": str(COMPACTION_LAG_DAYS * DAY_MS),
+        # Only closed segments are compacted, and a restore reads what is not: 64 MB are 60,000 profiles.
+        "segment.bytes": str(64 * 1024 * 1024),
+    }
+    kept = _safe(r)
     return [
-        TopicSpec(t.clicks, "user id", n, r, _days(30), "views and clicks"),
-        TopicSpec(t.purchases, "user id", n, r, _days(365), "cart, purchases, cancellations, returns"),
-        TopicSpec(t.feedback, "user id", n, r, _days(30), "impressions, ratings, follows"),
+        TopicSpec(t.clicks, "user id", n, r, kept | _days(30), "views and clicks"),
+        TopicSpec(t.purchases, "user id", n, r, kept | _days(365), "cart, purchases, cancellations, returns"),
+        TopicSpec(t.feedback, "user id", n, r, kept | _days(30), "impressions, ratings, follows"),
         TopicSpec(t.catalogue, "item id", 1, r, compacted, "products: text, image, price, stock"),
-        TopicSpec(t.recommendations, "user id", n, r, _days(1), "fresh lists, the newest of a user counts"),
+        TopicSpec(t.recommendations, "user id", n, r, kept | _days(1), "fresh lists, the newest of a user counts"),
         TopicSpec(t.releases, "model", 1, r, compacted, "announcements of model releases"),
-        TopicSpec(t.dead_letters, "origin", 1, r, _days(30), "inputs that could not be used"),
+        TopicSpec(t.dead_letters, "origin", 1, r, kept | _days(30), "inputs that could not be used"),
         TopicSpec(changelog_topic(settings), "user id", n, r, compacted, "the profiles, newest row a user"),
     ]
+
+
+def _safe(replication: int) -> dict[str, str]:
+    """Two of three replicas have a record before it is confirmed: one broker may then be lost, or restarted."""
+    return {"min.insync.replicas": "2"} if replication >= 3 else {}
 
 
 def _days(days: int) -> dict[str, str]:

@@ -2,43 +2,48 @@
 
 import asyncio
 import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import faust
 from faust.types import TransportT
 
-from mmrec_stream.errors import UserError
+from mmrec_stream.errors import NoBrokerError, UserError
+from mmrec_stream.kafka.admin import Cluster
 from mmrec_stream.kafka.plan import ensure_topics
 from mmrec_stream.settings import Settings, load_settings
 from mmrec_stream.topics import MAX_BEHAVIOUR_TOPICS, Topics, changelog_topic
-from streams.agents import behaviour
+from streams import behaviour
+from streams.assignment import Assignment
+from streams.driver import MODE_LOG, ChunkTransport, ProfileTableManager
+from streams.group import GroupClient
+from streams.lists import Lists
 from streams.metrics import Metrics
 from streams.outbox import Outbox
 from streams.pipeline import Pipeline
-from streams.recovery import ProfileTableManager
 from streams.serving import Serving
-from streams.store import ProfileStore, ProfileTable
-from streams.transport import MODE_LOG, ChunkTransport
+from streams.store import ProfileTable
+from streams.watch import Watch
 from streams.web import WorkerWeb
 
-SESSION_TIMEOUT_S = 6.0
-"""After how long without a heartbeat the group takes a worker for dead. Its partitions stand still for as long, so
-short; below 6 s (Kafka's own lower bound on brokers) a long pause of a busy machine would count as death."""
+CLOSE_S = 2.0
+"""How long a stopping worker waits for lists that it has sent to be confirmed, after its partitions are handed over."""
 
-HEARTBEAT_S = 1.5
-"""A quarter of the session, so that three may be lost. It is also how soon a worker hears of a rebalance."""
+GIVE_UP_S = 20.0
+"""How long a worker that ends by itself may take for it: handing over, and the timeouts of what hangs."""
 
-REBALANCE_TIMEOUT_S = 10.0
-"""How long the group waits for a member to hand over. Handing over takes `pipeline.SETTLE_S` and a commit."""
-
-CLOSE_S = 10.0
-"""How long a stopping worker waits for what it has sent to be confirmed."""
+SAY_S = 10.0
+"""How often a worker that waits for a broker says so."""
 
 log = logging.getLogger(__name__)
 
 
 class StreamApp(faust.App):
-    """A worker: Faust's membership and agents around the pipeline."""
+    """A worker: Faust's app, agents and table around our client and pipeline."""
 
     logger = MODE_LOG
 
@@ -47,26 +52,16 @@ class StreamApp(faust.App):
         self.topic_names = Topics.of(settings)
         self.changelog = changelog_topic(settings)
         self.metrics = Metrics()
-        self._held: set[int] = set()
-        self._ready = False
+        self.assignment: Assignment
+        self.client: GroupClient | None = None
+        self.failure: str | None = None
         super().__init__(
             settings.app_id,
             broker=[f"kafka://{server}" for server in settings.bootstrap.split(",")],
-            broker_credentials=_credentials(settings),
-            broker_session_timeout=SESSION_TIMEOUT_S,
-            broker_heartbeat_interval=HEARTBEAT_S,
-            broker_rebalance_timeout=REBALANCE_TIMEOUT_S,
-            broker_commit_interval=1.0,
-            consumer_auto_offset_reset="earliest",
             stream_buffer_maxsize=settings.partitions,  # one chunk of each is handed over at a time
-            stream_recovery_delay=0.0,
-            stream_wait_empty=True,
-            table_standby_replicas=0,
             topic_partitions=settings.partitions,
-            topic_replication_factor=settings.replication,
             topic_allow_declare=False,  # topics are created by `topic_plan`, with their own retention
             topic_disable_leader=True,
-            producer_partitioner=None,
             store="memory://",
             web_enabled=False,  # Faust's own would serve the tables to everybody
             TableManager=ProfileTableManager,
@@ -75,90 +70,153 @@ class StreamApp(faust.App):
         self.table = self.Table("profiles", partitions=settings.partitions, default=None)
         behaviour.register(self)
 
-    @property
-    def store(self) -> ProfileStore:
-        """The profiles of the partitions that this worker holds."""
-        return cast("ProfileStore", self.table.data)
-
     async def on_first_start(self) -> None:
         """Before anything is consumed: see that the topics are there, load the catalogue and the release."""
         await super().on_first_start()
-        await asyncio.to_thread(ensure_topics, self.settings)
-        self.outbox = Outbox(self.settings, self._on_undelivered)
-        self.serving = Serving(self.settings, self.metrics)
-        await asyncio.to_thread(self.serving.start)
-        self.pipeline = Pipeline(
-            self.settings,
-            self.store,
-            self.serving.catalogue,
-            self.serving.popularity,
+        self.watch = Watch(self)
+        self.worker_web = WorkerWeb(self)
+        await self.worker_web.start()
+        try:
+            await self._prepare()
+        except UserError as error:
+            self.fail(str(error))
+
+    async def _prepare(self) -> None:
+        settings = self.settings
+        await self._patiently(ensure_topics, settings)
+        self.serving = Serving(settings, self.metrics)
+        await self._patiently(self.serving.start)
+        self.outbox = Outbox(settings, self.fail)
+        self.lists = Lists(
+            settings,
+            self.topic_names.recommendations,
             self.serving.recommender,
             self.outbox,
             self.metrics,
+            lambda: self.assignment.entitled(),
         )
-        self.worker_web = WorkerWeb(self)
-        await self.worker_web.start()
-        self.add_future(self.outbox.run())
-        self.add_future(self.pipeline.recommend_forever())
+        self.pipeline = Pipeline(
+            settings, self.serving.catalogue, self.serving.popularity, self.lists, self.outbox, self.metrics
+        )
+        self.assignment = Assignment(
+            settings,
+            self.topic_names.behaviour,
+            self.changelog,
+            self.serving.catalogue,
+            self.serving.popularity,
+            self.metrics,
+            self.fail,
+        )
+        for running in (self.outbox.run(), self.lists.run(), self.assignment.run(), self.watch.run()):
+            self.add_future(running)
+
+    async def join(self, topics: Sequence[str]) -> GroupClient:
+        """Join the group, to share these topics' partitions."""
+        protocol = await asyncio.to_thread(group_protocol, self.settings)
+        client = GroupClient(self.settings, protocol, self.assignment)
+        self.assignment.attach(client)
+        client.subscribe(topics)
+        self.client = client
+        log.info("joining group %s (%s protocol)", self.settings.app_id, protocol)
+        return client
 
     async def on_stop(self) -> None:
-        """After the consumer has stopped: wait for confirmations, close."""
-        await super().on_stop()
-        if hasattr(self, "worker_web"):
-            await self.worker_web.stop()
-            self.pipeline.close()
+        """Hand the partitions over, then wait for what was sent."""
+        if self.client is not None:
+            await self.client.leave()
+            await self.assignment.close()
+        if hasattr(self, "outbox"):
+            self.lists.close()
             await asyncio.to_thread(self.outbox.close, CLOSE_S)
             await asyncio.to_thread(self.serving.stop)
-
-    async def settle(self) -> None:
-        """Before partitions are given up: finish or abandon what is in flight."""
-        if hasattr(self, "pipeline"):
-            await self.pipeline.settle()
+        if hasattr(self, "worker_web"):
+            await self.worker_web.stop()
+        await super().on_stop()
 
     async def pace(self) -> None:
         """Before more is fetched: see that lists keep up."""
-        if hasattr(self, "pipeline"):
-            await self.pipeline.pace()
+        await self.lists.pace()
 
-    def on_rebalance_start(self) -> None:
-        """Note that nothing is served for a moment."""
-        self._ready = False
-        super().on_rebalance_start()
-
-    def on_ready(self, held: set[int]) -> None:
-        """The profiles of these partitions are complete, and their events are being consumed."""
-        self._held, self._ready = held, True
-        log.info("ready: partitions %s, %d profiles", ", ".join(map(str, sorted(held))) or "none", len(self.store))
+    def fail(self, reason: str) -> None:
+        """End the worker, as going on would help nobody. Nothing that is not finished is committed."""
+        if self.failure is not None or self.should_stop:
+            return
+        self.failure = reason
+        log.error("the worker ends: %s", reason)
+        # What stands still may not even let itself be stopped.
+        last_resort = threading.Timer(GIVE_UP_S, os._exit, (1,))
+        last_resort.daemon = True
+        last_resort.start()
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def status(self) -> dict[str, Any]:
         """What the health page says."""
+        joined = self.client is not None
+        owners = list(self.assignment.owners) if joined else []
         return {
-            "ready": self._ready,
-            "partitions": sorted(self._held),
-            "profiles": len(self.store),
-            "release": self.serving.recommender.release,
-            "open_chunks": self.pipeline.open_chunks,
-            "lists_due": self.pipeline.lists_due,
-            "unconfirmed": len(self.outbox),
+            "ready": joined and self.assignment.ready and not self.watch.broker_away,
+            "well": self.watch.complaint is None,
+            "complaint": self.watch.complaint or "",
+            "broker": "away" if self.watch.broker_away else "there",
+            "partitions": self.assignment.owners.serving if joined else [],
+            "restoring": sorted(owner.partition for owner in owners if owner.opening),
+            "profiles": sum(len(owner.table.rows) for owner in owners if not owner.opening),
+            "release": self.serving.recommender.release if hasattr(self, "serving") else None,
+            "open_chunks": sum(owner.open_chunks for owner in owners),
+            "oldest_open_s": round(max((owner.oldest_open_s for owner in owners), default=0.0), 3),
+            "lists_due": len(self.lists) if joined else 0,
+            "lists_put_off": self.lists.late if joined else 0,
+            "unconfirmed": len(self.outbox) if joined else 0,
             "positions": {f"{topic}/{number}": at for (topic, number), at in sorted(self.metrics.positions.items())},
         }
 
     def observe(self) -> None:
         """Bring the gauges up to date."""
-        self.metrics.profiles.set(len(self.store))
-        self.metrics.partitions.set(len(self._held))
-        self.metrics.due.set(self.pipeline.lists_due)
-        self.metrics.unconfirmed.set(len(self.outbox))
+        status, metrics = self.status(), self.metrics
+        metrics.profiles.set(status["profiles"])
+        metrics.partitions.set(len(status["partitions"]))
+        metrics.due.set(status["lists_due"])
+        metrics.late.set(status["lists_put_off"])
+        metrics.unconfirmed.set(status["unconfirmed"])
+        metrics.oldest_open.set(status["oldest_open_s"])
+        held = {owner.partition for owner in self.assignment.owners} if self.client is not None else set()
+        for topic in self.topic_names.behaviour:
+            behind = sum(count for (name, number), count in metrics.behind.items() if name == topic and number in held)
+            metrics.lag.labels(topic=topic).set(behind)
+
+    async def _patiently(self, work: Callable[..., object], *arguments: object) -> None:
+        """Do blocking work that needs a broker, again and again until one is there."""
+        said = -SAY_S
+        while True:
+            try:
+                await asyncio.to_thread(work, *arguments)
+            except NoBrokerError as error:
+                self.watch.broker_away = True
+                if time.monotonic() - said >= SAY_S:
+                    said = time.monotonic()
+                    log.warning("waiting for a broker: %s", error)
+                await asyncio.sleep(1.0)
+                continue
+            self.watch.broker_away = False
+            return
 
     def _create_directories(self) -> None:
         """Nothing is kept on this machine: the profiles live in the changelog."""
 
     def _new_transport(self) -> TransportT:
-        return ChunkTransport(self.conf.broker_consumer, self)
+        return cast("TransportT", ChunkTransport(self.conf.broker_consumer, self))
 
-    def _on_undelivered(self, reason: str) -> None:
-        log.error("%s: the worker stops; nothing that depends on it was committed", reason)
-        self.add_future(self.crash(RuntimeError(reason)))
+
+def group_protocol(settings: Settings) -> str:
+    """Which group protocol a worker speaks: what is set, or what fits.
+
+    `consumer` (KIP-848) leaves partitions that stay alone, where the classic one stops all of them. But a worker that
+    was killed and comes back under its name is taken for its own double there until its session ends; under the classic
+    protocol it goes on at once.
+    """
+    if settings.group_protocol != "auto":
+        return settings.group_protocol
+    return "consumer" if not settings.worker_name and Cluster(settings).speaks_consumer_protocol() else "classic"
 
 
 def create_app(settings: Settings) -> StreamApp:
@@ -174,26 +232,6 @@ def create_app(settings: Settings) -> StreamApp:
             f"{MAX_BEHAVIOUR_TOPICS}; bring some together with `mmrec repartition`"
         )
     return StreamApp(settings)
-
-
-def _credentials(settings: Settings) -> Any:
-    if settings.security_protocol == "PLAINTEXT":
-        return None
-    context = None
-    if settings.security_protocol.endswith("SSL"):
-        import ssl
-
-        context = ssl.create_default_context(cafile=str(settings.ssl_ca) if settings.ssl_ca else None)
-    if not settings.security_protocol.startswith("SASL"):
-        return faust.SSLCredentials(context)
-    if settings.sasl_username is None or settings.sasl_password is None:
-        raise UserError(f"{settings.security_protocol} needs MMREC_SASL_USERNAME and MMREC_SASL_PASSWORD")
-    return faust.SASLCredentials(
-        username=settings.sasl_username,
-        password=settings.sasl_password.get_secret_value(),
-        mechanism=settings.sasl_mechanism,
-        ssl_context=context,
-    )
 
 
 def __getattr__(name: str) -> Any:

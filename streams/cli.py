@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from mmrec_stream.kafka.clients import LOGGER
+
 LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
@@ -28,7 +30,7 @@ def worker(
     """
     from faust.worker import Worker
 
-    from mmrec_stream.kafka.plan import ensure_topics
+    from mmrec_stream.errors import UserError
     from mmrec_stream.settings import load_settings
     from streams.app import create_app
     from streams.serving import check_scoring
@@ -37,7 +39,6 @@ def worker(
     configure_logging(verbose)
     check_scoring(settings)
     app = create_app(settings)
-    ensure_topics(settings)
     # Short critical sections of the scoring thread must not wait the default 5 ms for the interpreter.
     sys.setswitchinterval(0.0005)
     # A fetch makes tens of thousands of objects that die together. Looking for cycles among them every 700 objects, the
@@ -45,12 +46,23 @@ def worker(
     gc.set_threshold(50_000)
     runner = Worker(app, loglevel=None, override_logging=False, redirect_stdouts=False, quiet=True)
     runner.spinner = None  # it draws over the log, and has debug lines made for it
-    runner.execute_from_commandline()
+    try:
+        runner.execute_from_commandline()
+    finally:
+        if app.failure is not None:
+            raise UserError(app.failure)
 
 
 def configure_logging(verbose: bool) -> None:
     """Lines of our own at INFO; of the libraries what needs attention."""
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr, force=True)
     if not verbose:
-        for name in ("faust", "mode", "aiokafka", "kafka"):
+        for name in ("faust", "mode"):
             logging.getLogger(name).setLevel(logging.WARNING)
+        LOGGER.addFilter(_no_connection_trouble)
+
+
+def _no_connection_trouble(record: logging.LogRecord) -> bool:
+    """Each of a worker's clients tells several times a second of a broker that is away; the worker does, every 10 s."""
+    text = record.getMessage()
+    return not any(sign in text for sign in ("Connect to ", "Disconnected", "brokers are down", "Connection refused"))

@@ -12,7 +12,7 @@ from mmrec_stream.contracts.acceptance import UNREADABLE
 from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.contracts.releases import ReleaseAnnouncement, decode_release
 from mmrec_stream.kafka.clients import open_consumer
-from mmrec_stream.kafka.reader import keyed, read_batches, spans
+from mmrec_stream.kafka.reader import PASSING, keyed, read_batches, spans
 from mmrec_stream.settings import Settings
 
 POLL_S = 0.1
@@ -74,6 +74,8 @@ class Follower:
                 messages = [first, *consumer.consume(MAX_BATCH - 1, 0)]
                 failed = [message for message in messages if message.error() is not None]
                 for message in failed:
+                    if message.error().code() in PASSING:
+                        continue  # it goes on by itself, and the worker says that brokers are away
                     log.warning("%s: %s", self._topic, message.error().str())
                 if good := [message for message in messages if message.error() is None]:
                     self._deliver(good)

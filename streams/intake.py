@@ -1,9 +1,7 @@
 """From records to events: what is good comes out as columns, what is not as dead letters with cause and origin."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from mmrec_stream.contracts.acceptance import UNREADABLE, Refusal, accept
 from mmrec_stream.contracts.behaviour import BehaviourEvent, decode_event
@@ -19,9 +17,11 @@ class Limits:
 
     max_bytes: int
     max_future_ms: int
+    partitions: int
+    """How many partitions the behaviour topics have: a user's events belong on the one that murmur2 gives."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Intake:
     """A chunk, sorted: `events`, `chunk` and `columns` belong together place by place."""
 
@@ -30,26 +30,17 @@ class Intake:
     columns: EventColumns
     letters: list[DeadLetter]
 
-    def reject(self, places: Sequence[int], fault: Fault, details: Sequence[str]) -> None:
-        """Move events to the dead letters."""
-        if not places:
-            return
-        for place, detail in zip(places, details, strict=True):
-            self.letters.append(letter(self.chunk, place, fault, detail))
-        out = set(places)
-        keep = [place for place in range(len(self.events)) if place not in out]
-        self.events = [self.events[place] for place in keep]
-        self.chunk = self.chunk.at(keep)
-        self.columns = columns_of(self.events, self.chunk.offsets)
 
-
-def sort_chunk(chunk: Chunk, limits: Limits, now_ms: int) -> Intake:
-    """Decode and check a chunk's records.
+def sort_chunk(
+    chunk: Chunk, limits: Limits, now_ms: int, unknown: Callable[[Sequence[str]], Collection[str]]
+) -> Intake:
+    """Decode and check a chunk's records. Whatever is wrong with one is its fate before any of them is folded.
 
     Args:
         chunk: of at least one record.
         limits: what an event may not exceed.
         now_ms: the worker's clock.
+        unknown: those of some users that have no profile. Only they are asked for their place: the others were.
     """
     letters: list[DeadLetter] = []
     try:
@@ -66,19 +57,18 @@ def sort_chunk(chunk: Chunk, limits: Limits, now_ms: int) -> Intake:
                 events.append(outcome)
                 good.append(place)
         chunk = chunk.at(good)
-    intake = Intake(events, chunk, columns_of(events, chunk.offsets), letters)
-    late = np.flatnonzero(intake.columns.times_ms > now_ms + limits.max_future_ms).tolist()
-    ahead = [(intake.events[place].ts - now_ms) / 1000 for place in late]
-    intake.reject(late, Fault.FUTURE, [f"`ts` lies {seconds:.0f} s ahead of the worker's clock" for seconds in ahead])
-    return intake
+    faults = _faults(events, chunk.partition, limits, now_ms, unknown)
+    if faults:
+        letters += [letter(chunk, place, *fault) for place, fault in faults.items()]
+        good = [place for place in range(len(events)) if place not in faults]
+        events, chunk = [events[place] for place in good], chunk.at(good)
+    return Intake(events, chunk, columns_of(events, chunk.offsets), letters)
 
 
-def misplaced(intake: Intake, newcomers: set[str], partition: int, partitions: int) -> list[int]:
-    """Places of events whose user belongs to another partition. Only users without a profile need to be looked at."""
-    elsewhere = {user for user in newcomers if partition_of(user.encode(), partitions) != partition}
-    if not elsewhere:
-        return []
-    return [place for place, user in enumerate(intake.columns.users) if user in elsewhere]
+def set_aside(chunk: Chunk, detail: str) -> Intake:
+    """A whole chunk as dead letters, for a mistake of our own: nothing of it is folded."""
+    letters = [letter(chunk, place, Fault.INTERNAL, detail) for place in range(len(chunk))]
+    return Intake([], chunk.at([]), columns_of([], []), letters)
 
 
 def letter(chunk: Chunk, place: int, fault: Fault, detail: str) -> DeadLetter:
@@ -90,3 +80,25 @@ def letter(chunk: Chunk, place: int, fault: Fault, detail: str) -> DeadLetter:
         timestamp=chunk.times_ms[place],
     )
     return dead_letter(origin, chunk.keys[place], chunk.values[place], fault, detail)
+
+
+def _faults(
+    events: Sequence[BehaviourEvent],
+    partition: int,
+    limits: Limits,
+    now_ms: int,
+    unknown: Callable[[Sequence[str]], Collection[str]],
+) -> dict[int, tuple[Fault, str]]:
+    """What is wrong with events that can be read, by their place."""
+    latest = now_ms + limits.max_future_ms
+    faults = {
+        place: (Fault.FUTURE, f"`ts` lies {(event.ts - now_ms) / 1000:.0f} s ahead of the worker's clock")
+        for place, event in enumerate(events)
+        if event.ts > latest
+    }
+    newcomers = unknown([event.user_id for event in events])
+    elsewhere = {user for user in newcomers if partition_of(user.encode(), limits.partitions) != partition}
+    if elsewhere:
+        detail = f"the user's events belong to another of the {limits.partitions} partitions (murmur2)"
+        faults |= {place: (Fault.MISPLACED, detail) for place, event in enumerate(events) if event.user_id in elsewhere}
+    return faults

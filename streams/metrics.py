@@ -28,29 +28,50 @@ class Metrics:
         self.latency = Histogram(
             "mmrec_latency_seconds", "From the broker's log to the published list", buckets=LATENCY_BUCKETS, registry=r
         )
+        self.restored = Counter("mmrec_restored_rows", "Changelog rows read to restore profiles", registry=r)
+        self.ownership_changes = Counter(
+            "mmrec_ownership_changes", "Partitions gained, given up, reopened", ["change"], registry=r
+        )
+        self.fenced = Counter("mmrec_fenced_writes", "Writes refused: the partition has another writer", registry=r)
+        self.input_gaps = Counter(
+            "mmrec_input_gap_records", "Records deleted before they were read", ["topic"], registry=r
+        )
+        self.lag = Gauge("mmrec_lag_records", "Records that wait to be folded", ["topic"], registry=r)
+        self.oldest_open = Gauge("mmrec_oldest_open_chunk_seconds", "Age of the oldest unfinished chunk", registry=r)
         self.profiles = Gauge("mmrec_profiles", "Profiles held", registry=r)
         self.partitions = Gauge("mmrec_partitions", "Profile partitions held", registry=r)
         self.due = Gauge("mmrec_lists_due", "Users in line for a list", registry=r)
+        self.late = Gauge("mmrec_lists_put_off", "Users whose list waits until old events are folded", registry=r)
         self.unconfirmed = Gauge("mmrec_unconfirmed", "Records sent and not yet confirmed", registry=r)
         self.release = Gauge("mmrec_release_info", "The release that serves", ["version", "provider"], registry=r)
         self._strategies: dict[str, Any] = {}
         self._topics: dict[str, Any] = {}
         self.positions: dict[tuple[str, int], int] = defaultdict(int)
         """Next offset to fold of each source partition."""
+        self.behind: dict[tuple[str, int], int] = {}
+        """Records that wait in each source partition, as of its last chunk."""
         self.last_progress = time.monotonic()
 
-    def chunk(self, topic: str, partition: int, records: int, position: int) -> None:
-        """A chunk of `records` was taken; `position` is the next offset after it."""
+    def progress(self) -> None:
+        """Something was finished: the broker has confirmed it."""
+        self.last_progress = time.monotonic()
+
+    def chunk(self, topic: str, partition: int, records: int, position: int, behind: int) -> None:
+        """A chunk of `records` was taken; `position` is the next offset after it, with `behind` records waiting."""
         counter = self._topics.get(topic) or self._topics.setdefault(topic, self.events.labels(topic=topic))
         counter.inc(records)
         self.positions[topic, partition] = position
-        self.last_progress = time.monotonic()
+        self.behind[topic, partition] = behind
 
-    def folded(self, events: int, fresh: int, rows: int) -> None:
-        """Events were folded, `fresh` of them for the first time, into `rows` profiles."""
+    def folded(self, events: int, fresh: int) -> None:
+        """Events were folded, `fresh` of them for the first time."""
         self.folds.inc(fresh)
         self.repeats.inc(events - fresh)
+
+    def wrote(self, rows: int) -> None:
+        """Rows were committed to the changelog."""
         self.profile_writes.inc(rows)
+        self.progress()
 
     def published(self, slate: Slate, appended_ms: float, now: float) -> None:
         """A list went out, for an event that the broker had at `appended_ms`."""

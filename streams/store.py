@@ -1,74 +1,39 @@
-"""The profiles table: a Faust table whose store is the profile rows of each partition the worker holds."""
+"""The profiles table: a Faust table over the rows of the partitions that the worker owns."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import faust
 import numpy as np
 from faust.stores.base import Store
 from faust.types import TP, EventT
 
-from mmrec_stream.profiles.rows import ProfileRows
-from streams.transport import MODE_LOG
+from streams.driver import MODE_LOG
+from streams.ownership import Ownership, Ownerships
 
 STORE_URL = "rows://"
 
 
 class ProfileStore(Store[str, np.void]):
-    """Rows by partition, and how far each partition's changelog is known.
-
-    The worker writes the changelog itself, in batches, and tells `note_offset` what was delivered; a partition that
-    stays through a rebalance is therefore known to be complete and need not be read again.
-    """
+    """A view: each ownership has its rows, and brings them back by itself."""
 
     logger = MODE_LOG
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.partitions: dict[int, ProfileRows] = {}
-        self._known: dict[int, int] = {}
-
-    def rows(self, partition: int) -> ProfileRows:
-        """The rows of a partition."""
-        rows = self.partitions.get(partition)
-        if rows is None:
-            rows = self.partitions[partition] = ProfileRows()
-        return rows
-
-    def note_offset(self, partition: int, offset: int) -> None:
-        """The changelog of `partition` is in the rows up to `offset`."""
-        if offset > self._known.get(partition, -1):
-            self._known[partition] = offset
-
-    def known(self, partition: int) -> int:
-        """The changelog offset up to which the rows are complete, −1 for none."""
-        return self._known.get(partition, -1)
-
-    def forget(self, partition: int) -> None:
-        """Drop a partition's rows."""
-        self.partitions.pop(partition, None)
-        self._known.pop(partition, None)
+    @property
+    def _owners(self) -> Iterable[Ownership]:
+        assignment = getattr(self.app, "assignment", None)
+        return cast("Ownerships", assignment.owners) if assignment is not None else ()
 
     def persisted_offset(self, tp: TP) -> int | None:
-        """As `known`, for Faust."""
-        return self._known.get(tp.partition)
+        """Faust restores nothing."""
+        return None
 
     def set_persisted_offset(self, tp: TP, offset: int) -> None:
-        """As `note_offset`, for Faust."""
-        self.note_offset(tp.partition, offset)
+        """As `persisted_offset`."""
 
     def apply_changelog_batch(self, batch: Iterable[EventT[Any]], to_key: Any, to_value: Any) -> None:
-        """Restore happens in `streams.recovery`, by the thousand; Faust hands nothing over."""
+        """As `persisted_offset`: restoring is the assignment's, by the thousand."""
         raise NotImplementedError
-
-    async def on_rebalance(
-        self, assigned: set[TP], revoked: set[TP], newly_assigned: set[TP], generation_id: int = 0
-    ) -> None:
-        """Drop the rows of partitions that are gone."""
-        changelog = self.table.changelog_topic.get_topic_name()
-        held = {tp.partition for tp in assigned if tp.topic == changelog}
-        for partition in set(self.partitions) - held:
-            self.forget(partition)
 
     async def backup_partition(self, tp: TP | int, flush: bool = True, purge: bool = False, keep: int = 1) -> None:
         """Nothing lies on this machine: the changelog is the backup."""
@@ -79,12 +44,11 @@ class ProfileStore(Store[str, np.void]):
         raise NotImplementedError
 
     def reset_state(self) -> None:
-        """Drop everything."""
-        self.partitions.clear()
-        self._known.clear()
+        """Rows go with their ownership."""
 
     def __getitem__(self, user: str) -> np.void:
-        for rows in self.partitions.values():
+        for owner in self._owners:
+            rows = owner.table.rows
             if (row := rows.row(user)) is not None:
                 record: np.void = rows.records[row].copy()
                 return record
@@ -97,15 +61,14 @@ class ProfileStore(Store[str, np.void]):
         raise TypeError("profiles change by folding events only")
 
     def __iter__(self) -> Iterator[str]:
-        for rows in self.partitions.values():
-            yield from rows
+        for owner in self._owners:
+            yield from owner.table.rows
 
     def __len__(self) -> int:
-        return sum(map(len, self.partitions.values()))
+        return sum(len(owner.table.rows) for owner in self._owners)
 
     def clear(self) -> None:
-        """Drop everything."""
-        self.reset_state()
+        """As `reset_state`."""
 
 
 class ProfileTable(faust.Table[str, np.void]):
@@ -115,15 +78,3 @@ class ProfileTable(faust.Table[str, np.void]):
 
     def _new_store(self) -> ProfileStore:
         return ProfileStore(STORE_URL, self.app, self, table_name=self.name)
-
-
-def restore(store: ProfileStore, messages: Iterable[Any]) -> None:
-    """Take changelog records of any partitions, each partition's in order, into the rows."""
-    by_partition: dict[int, list[Any]] = {}
-    for message in messages:
-        by_partition.setdefault(message.partition(), []).append(message)
-    for partition, records in by_partition.items():
-        values = [record.value() for record in records]
-        users = [record.key().decode() for record in records]
-        store.rows(partition).restore(users, values)
-        store.note_offset(partition, records[-1].offset())

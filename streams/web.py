@@ -1,18 +1,12 @@
 """A worker's own pages: whether it lives, whether it works, and its metrics. Loopback unless told otherwise."""
 
 import logging
-import time
-from typing import TYPE_CHECKING
 
 from aiohttp import web
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-if TYPE_CHECKING:
-    from streams.app import StreamApp
-
-STALL_S = 30.0
-"""A worker that has chunks open and finishes none for this long is not well: a rebalance with a restore takes less."""
+from streams.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +14,7 @@ log = logging.getLogger(__name__)
 class WorkerWeb:
     """Serves `/health` (200 while work goes on), `/ready` (200 once partitions are served), `/metrics` (Prometheus)."""
 
-    def __init__(self, app: "StreamApp") -> None:
+    def __init__(self, app: Worker) -> None:
         self._app = app
         self._runner: web.AppRunner | None = None
         self.port = 0
@@ -46,8 +40,7 @@ class WorkerWeb:
 
     async def _health(self, request: web.Request) -> web.Response:
         status = self._app.status()
-        stalled = status["open_chunks"] and time.monotonic() - self._app.metrics.last_progress > STALL_S
-        return web.json_response(status | {"well": not stalled}, status=503 if stalled else 200)
+        return web.json_response(status, status=200 if status["well"] else 503)
 
     async def _ready(self, request: web.Request) -> web.Response:
         status = self._app.status()

@@ -6,15 +6,17 @@ Production runs on a cluster of its own; nothing here is for it.
 from pathlib import Path
 from typing import Literal
 
-from mmrec_stream.brokers.apache import ApacheKafka, apache_kafka, why_no_kafka
+from mmrec_stream.brokers.apache import ApacheCluster, ApacheKafka, apache_cluster, apache_kafka, why_no_kafka
 from mmrec_stream.brokers.base import Broker, free_port
 from mmrec_stream.brokers.embedded import EmbeddedBroker, embedded, why_no_embedded
 
 __all__ = [
+    "ApacheCluster",
     "ApacheKafka",
     "Broker",
     "BrokerKind",
     "EmbeddedBroker",
+    "apache_cluster",
     "apache_kafka",
     "choose_broker",
     "embedded",

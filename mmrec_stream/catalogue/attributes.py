@@ -47,8 +47,9 @@ class Catalogue:
         self._sellable[rows] = [item.sellable for item in items]
 
     def remove(self, item_ids: Sequence[str]) -> None:
-        """Take items out of sale for good."""
-        self._sellable[self._rows(item_ids)] = False
+        """Take items out of sale for good, those too that were never published."""
+        rows = self._rows(item_ids)
+        self._sellable[rows] = False
 
     def sellable(self, keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Whether each item may be recommended, the shape of `keys`.
@@ -69,16 +70,23 @@ class Catalogue:
         _fill(columns.price_bands, UNKNOWN_BAND, self._bands[rows], known)
 
     def _rows(self, item_ids: Sequence[str]) -> NDArray[np.int64]:
-        before = len(self._index)
-        rows = self._index.add(id_keys(item_ids))
-        # New rows are numbered in order of first appearance.
-        for item_id, row in zip(item_ids, rows, strict=True):
-            if row == len(self._ids):
-                self._ids.append(item_id)
-        if len(self._index) > len(self._categories):
-            for name in ("_categories", "_brands", "_bands", "_sellable"):
-                setattr(self, name, _grown(getattr(self, name), before, 2 * len(self._index)))
-        return rows
+        """The rows of items, new ones for those that have none. Arrays may be others afterwards: fetch them anew."""
+        keys = id_keys(item_ids)
+        unknown = np.flatnonzero(self._index.rows(keys) == UNKNOWN)
+        if len(unknown):
+            # Before the index knows them: whoever finds a row on another thread finds its place in the arrays too.
+            # New rows are numbered in order of first appearance.
+            first = np.sort(unknown[np.unique(keys[unknown], return_index=True)[1]])
+            self._ids.extend(item_ids[place] for place in first.tolist())
+            if len(self._ids) > len(self._categories):
+                self._grow(2 * len(self._ids))
+        return self._index.add(keys)
+
+    def _grow(self, capacity: int) -> None:
+        self._categories = _grown(self._categories, capacity, NO_KEY)
+        self._brands = _grown(self._brands, capacity, NO_KEY)
+        self._bands = _grown(self._bands, capacity, UNKNOWN_BAND)
+        self._sellable = _grown(self._sellable, capacity, 0)
 
 
 def _fill(target: NDArray[T], missing: int, source: NDArray[T], known: NDArray[np.bool_]) -> None:
@@ -86,7 +94,7 @@ def _fill(target: NDArray[T], missing: int, source: NDArray[T], known: NDArray[n
     target[gaps] = source[gaps]
 
 
-def _grown(array: NDArray[T], count: int, capacity: int) -> NDArray[T]:
-    grown = np.zeros(capacity, dtype=array.dtype)
-    grown[:count] = array[:count]
+def _grown(array: NDArray[T], capacity: int, missing: int) -> NDArray[T]:
+    grown = np.full(capacity, missing, dtype=array.dtype)
+    grown[: len(array)] = array
     return grown

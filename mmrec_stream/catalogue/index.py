@@ -54,9 +54,12 @@ def _lookup(slot_keys, slot_rows, keys, found):  # type: ignore[no-untyped-def]
     mask = np.uint64(len(slot_keys) - 1)
     for position in range(len(keys)):
         slot = keys[position] & mask
-        while slot_keys[slot] != keys[position] and slot_keys[slot] != 0:
+        there = slot_keys[slot]
+        while there != keys[position] and there != 0:
             slot = (slot + np.uint64(1)) & mask
-        found[position] = slot_rows[slot]
+            there = slot_keys[slot]
+        # An empty slot may get another key's row before it is read here.
+        found[position] = slot_rows[slot] if there == keys[position] else UNKNOWN
 
 
 @numba.njit(cache=True, nogil=True)

@@ -93,6 +93,9 @@ def _print(out: "Console", result: "Audit", names: int) -> None:
         )
     if result.dead_letters_trimmed:
         out.print("retention has deleted dead letters: what they held may be counted as lost")
+    if unreadable := result.changelog.unreadable:
+        place, reason = result.changelog.examples[0]
+        out.print(f"{unreadable:,} changelog records are no profile, the first at offset {place}: {escape(reason)}")
     out.print("[green]the profiles agree with the log[/]" if result.ok else "[red]the profiles do not agree[/]")
 
 
@@ -109,6 +112,7 @@ def _json(result: "Audit", names: int) -> str:
         "unjudged_users": result.unjudged,
         "dead_letters": dict(result.dead_letters),
         "dead_letters_trimmed": result.dead_letters_trimmed,
+        "unreadable_profiles": result.changelog.unreadable,
         "sources": result.sources,
         "faults": faults[:names],
         "lost_records": result.lost_places[:names],

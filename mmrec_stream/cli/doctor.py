@@ -15,7 +15,7 @@ from mmrec_stream.settings import Settings, load_settings
 if TYPE_CHECKING:
     from mmrec_stream.operations.health import Finding
 
-PACKAGES = ("faust-streaming", "aiokafka", "confluent-kafka", "msgspec", "numpy", "numba", "scipy", "pyarrow")
+PACKAGES = ("faust-streaming", "confluent-kafka", "msgspec", "numpy", "numba", "scipy", "pyarrow")
 """What the stream stands on; ONNX Runtime has names of its own."""
 
 RUNTIMES = ("onnxruntime-gpu", "onnxruntime")

@@ -75,16 +75,14 @@ def find_profile(settings: Settings, user: str, partitions: int) -> "NDArray[np.
         message.value()
         for messages in read_batches(settings, changelog, [partition])
         for message in messages
-        if message.key() == key and message.value() is not None
+        if message.key() == key
     ]
-    if not values:
-        return None
     rows = ProfileRows()
-    try:
-        rows.restore([user] * len(values), values)
-    except ValueError as error:
-        raise UserError(f"{changelog}, partition {partition}: {error}") from error
-    return rows.records[:1].copy()
+    restored = rows.restore([key] * len(values), values)
+    row = rows.row(user)
+    if row is None and restored.unreadable:
+        raise UserError(f"{changelog}, partition {partition}, user {user!r}: {restored.examples[0].reason}")
+    return None if row is None else rows.records[row : row + 1].copy()
 
 
 def describe(record: "np.void", names: "Names", topics: "Topics", partitions: int) -> dict[str, Any]:

@@ -10,7 +10,17 @@ from msgspec import Meta, Struct
 from mmrec_stream.contracts.fields import EventTime, Offset, Partition, SchemaVersion
 
 MAX_VALUE_BYTES = 512 * 1024
-"""How much of a value a dead letter keeps: with base64's third on top it stays below a topic's usual 1 MB limit."""
+"""How much of a value a dead letter keeps. Base64 puts a third on top."""
+
+MAX_KEY_BYTES = 48 * 1024
+"""How much of a key a dead letter keeps. Ids have 128 characters at most; who sends more has sent something else."""
+
+MAX_DETAIL_CHARACTERS = 2_000
+"""How much of a cause a dead letter tells. A character takes up to 6 bytes in JSON."""
+
+MAX_LETTER_BYTES = 800_000
+"""No letter is larger than this as JSON. A topic takes 1 MB by default, and a letter that it refused would hold up the
+partition of the record for good."""
 
 
 class Fault(StrEnum):
@@ -50,7 +60,7 @@ class DeadLetter(Struct, kw_only=True, frozen=True, omit_defaults=True):
     value: bytes | None = None
     """The record's value, base64 on the wire."""
     truncated: bool = False
-    """Whether `value` holds only the beginning; the rest is at the origin while it is retained."""
+    """Whether `value` or `key` holds only the beginning; the rest is at the origin while it is retained."""
     noticed: EventTime
     v: SchemaVersion = 1
 
@@ -61,14 +71,23 @@ class DeadLetter(Struct, kw_only=True, frozen=True, omit_defaults=True):
 
 
 def dead_letter(origin: Origin, key: bytes | None, value: bytes | None, fault: Fault, detail: str) -> DeadLetter:
-    """The letter of a record, noticed now; whole unless its value is larger than a letter can be."""
+    """The letter of a record, noticed now; whole unless its key or value is larger than a letter can hold.
+
+    Args:
+        origin: where it was read; its topic has a name that Kafka takes (249 characters).
+        key: the record's.
+        value: the record's.
+        fault: what is wrong.
+        detail: any text, what it quotes included.
+    """
     return DeadLetter(
         fault=fault,
-        detail=detail,
+        # Half a surrogate pair, which JSON cannot say, may come out of what an exception quotes.
+        detail=detail[:MAX_DETAIL_CHARACTERS].encode(errors="replace").decode(),
         origin=origin,
-        key=key,
+        key=key[:MAX_KEY_BYTES] if key is not None else None,
         value=value[:MAX_VALUE_BYTES] if value is not None else None,
-        truncated=value is not None and len(value) > MAX_VALUE_BYTES,
+        truncated=len(key or b"") > MAX_KEY_BYTES or len(value or b"") > MAX_VALUE_BYTES,
         noticed=int(time.time() * 1000),
     )
 

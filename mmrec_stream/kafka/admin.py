@@ -16,8 +16,9 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from mmrec_stream.errors import UserError
+from mmrec_stream.errors import NoBrokerError, UserError
 from mmrec_stream.kafka.clients import client_config, open_consumer
+from mmrec_stream.kafka.reader import PASSING
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import TopicSpec
 
@@ -126,9 +127,21 @@ class Cluster:
                 created.append(name)
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                    raise UserError(f"topic {name} cannot be created: {error.args[0].str()}") from error
+                    raise _refusal(error)(f"topic {name} cannot be created: {error.args[0].str()}") from error
         self._await_topics(created)
         return created
+
+    def speaks_consumer_protocol(self) -> bool:
+        """Whether the brokers offer the group protocol of KIP-848."""
+        try:
+            nodes = self.brokers()
+            resource = ConfigResource(ResourceType.BROKER, str(min(nodes)))
+            answers = self._admin.describe_configs([resource], request_timeout=TIMEOUT_S)
+            config = _result(answers[resource])
+        except (UserError, KeyError):
+            return False  # a broker that does not tell its configuration is an old or an embedded one
+        offered = config.get("group.coordinator.rebalance.protocols")
+        return offered is not None and "consumer" in (offered.value or "").split(",")
 
     def set_config(self, topic: str, config: Mapping[str, str]) -> None:
         """Set configuration values of one topic; the others stay.
@@ -166,7 +179,7 @@ class Cluster:
                     return {(at.topic, at.partition): at.offset for at in answers if at.offset >= 0}
                 except KafkaException as error:
                     if error.args[0].code() not in _COORDINATOR_COMES or monotonic() > deadline:
-                        raise UserError(f"group {group}: the cluster refused: {error.args[0].str()}") from error
+                        raise _refusal(error)(f"group {group}: the cluster refused: {error.args[0].str()}") from error
                 consumer.poll(0.05)
 
     def _await_topics(self, names: Sequence[str]) -> None:
@@ -174,14 +187,14 @@ class Cluster:
         deadline = monotonic() + TIMEOUT_S
         while not all(_led(self._metadata(TIMEOUT_S).topics.get(name)) for name in names):
             if monotonic() > deadline:
-                raise UserError(f"the brokers do not know of {', '.join(names)} after {TIMEOUT_S:.0f} s")
+                raise NoBrokerError(f"the brokers do not know of {', '.join(names)} after {TIMEOUT_S:.0f} s")
             self._admin.poll(0.02)
 
     def _metadata(self, timeout_s: float) -> Any:
         try:
             return self._admin.list_topics(timeout=timeout_s)
         except KafkaException as error:
-            raise UserError(
+            raise NoBrokerError(
                 f"no broker answers at {self.bootstrap} ({error.args[0].str()}): start one, or set MMREC_BOOTSTRAP"
             ) from error
 
@@ -195,4 +208,9 @@ def _result(future: Any) -> Any:
     try:
         return future.result()
     except KafkaException as error:
-        raise UserError(f"the cluster refused: {error.args[0].str()}") from error
+        raise _refusal(error)(f"the cluster refused: {error.args[0].str()}") from error
+
+
+def _refusal(error: KafkaException) -> type[UserError]:
+    """Whether a refusal says more of the moment than of the question."""
+    return NoBrokerError if error.args[0].code() in PASSING | _COORDINATOR_COMES else UserError

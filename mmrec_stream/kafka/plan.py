@@ -52,10 +52,13 @@ def create_missing(settings: Settings) -> list[str]:
         The names created.
 
     Raises:
-        UserError: no broker answers or it refuses, or the new topics would leave users on two partitions.
+        UserError: no broker answers or it refuses, the new topics would leave users on two partitions, or the changelog
+            is gone and the workers' group has read on.
     """
     cluster = Cluster(settings)
-    created = cluster.create(creatable(topic_plan(settings), cluster.partitions()))
+    missing = creatable(topic_plan(settings), cluster.partitions())
+    _check_changelog(settings, cluster, missing)
+    created = cluster.create(missing)
     if created:
         log.info("created topics: %s", ", ".join(created))
     return created
@@ -103,6 +106,20 @@ def uneven(partitions: Mapping[str, int]) -> str | None:
     if len(set(partitions.values())) <= 1:
         return None
     return ", ".join(f"{topic} has {count}" for topic, count in sorted(partitions.items(), key=lambda pair: pair[1]))
+
+
+def _check_changelog(settings: Settings, cluster: Cluster, missing: Sequence[TopicSpec]) -> None:
+    """See that a new changelog does not begin in the middle of what was read: the rest would be in no profile."""
+    changelog = changelog_topic(settings)
+    if changelog not in {spec.name for spec in missing}:
+        return
+    read = cluster.committed(settings.app_id, Topics.of(settings).behaviour)
+    if behind := [f"{topic}[{partition}]" for (topic, partition), offset in sorted(read.items()) if offset > 0]:
+        raise UserError(
+            f"changelog {changelog} is gone, and group {settings.app_id} has read {behind[0]} and {len(behind) - 1} "
+            "more: profiles would begin empty there. Bring the topic back, or begin anew with another MMREC_APP_ID, "
+            "which reads all that is retained"
+        )
 
 
 def _check_partitions(settings: Settings, there: Mapping[str, int]) -> None:

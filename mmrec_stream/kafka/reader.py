@@ -11,7 +11,7 @@ from time import monotonic
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from mmrec_stream.errors import UserError
+from mmrec_stream.errors import NoBrokerError, UserError
 from mmrec_stream.kafka.clients import open_consumer
 from mmrec_stream.settings import Settings
 
@@ -114,7 +114,7 @@ def read_batches(
             received = receive(consumer, batch)
             if not received:
                 if monotonic() > deadline:
-                    raise UserError(f"{topic}: nothing came from {settings.bootstrap} for {STALL_S:.0f} s")
+                    raise NoBrokerError(f"{topic}: nothing came from {settings.bootstrap} for {STALL_S:.0f} s")
                 continue
             deadline = monotonic() + STALL_S
             finished: set[int] = set()
@@ -242,7 +242,7 @@ def _spans(consumer: Consumer, settings: Settings, topic: str, partitions: Itera
         # The whole list, not this topic: asking the embedded broker for a name creates the topic.
         metadata = consumer.list_topics(timeout=STALL_S).topics.get(topic)
     except KafkaException as error:
-        raise UserError(
+        raise NoBrokerError(
             f"no broker answers at {settings.bootstrap} ({error.args[0].str()}): start one, or set MMREC_BOOTSTRAP"
         ) from error
     if metadata is None:
@@ -268,8 +268,11 @@ def _listed(consumer: Consumer, partition: TopicPartition) -> tuple[int, int]:
             low, high = consumer.get_watermark_offsets(partition, timeout=STALL_S)
             return low, high
         except KafkaException as error:
-            if error.args[0].code() not in PASSING or monotonic() > deadline:
+            if error.args[0].code() not in PASSING:
                 raise
+            if monotonic() > deadline:
+                place = f"{partition.topic}[{partition.partition}]"
+                raise NoBrokerError(f"{place}: nobody tells its offsets: {error.args[0].str()}") from error
         consumer.poll(0.05)
 
 
@@ -281,7 +284,7 @@ def _fetched_ends(consumer: Consumer, assignment: list[TopicPartition]) -> dict[
     while len(ends) < len(assignment):
         if monotonic() > deadline:
             topic, left = assignment[0].topic, len(assignment) - len(ends)
-            raise UserError(f"{topic}: {left} partitions did not answer within {STALL_S:.0f} s")
+            raise NoBrokerError(f"{topic}: {left} partitions did not answer within {STALL_S:.0f} s")
         for message in receive(consumer, BATCH):
             error = message.error()
             if error is not None and error.code() != KafkaError._PARTITION_EOF:

@@ -5,7 +5,7 @@ letters then, the log last. An event below its committed offset must by then be 
 since a worker commits only what it has delivered; an event above it may be under way, which is no fault.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -21,7 +21,8 @@ from mmrec_stream.kafka.admin import Cluster
 from mmrec_stream.kafka.plan import uneven
 from mmrec_stream.kafka.reader import read_batches, spans
 from mmrec_stream.operations.letters import letter_of
-from mmrec_stream.profiles.rows import ProfileRows
+from mmrec_stream.profiles.partitions import PartitionRows
+from mmrec_stream.profiles.rows import ProfileRows, Restored
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import Topics, changelog_topic
 
@@ -87,6 +88,8 @@ class Audit:
     dead_letters: Counter[Fault] = field(default_factory=Counter)
     dead_letters_trimmed: bool = False
     """Whether retention has deleted dead letters, so that what they held may look lost."""
+    changelog: Restored = field(default_factory=Restored)
+    """What became of the changelog's records. An unreadable one is passed over, as workers do; what it held is lost."""
 
     @property
     def ok(self) -> bool:
@@ -102,14 +105,13 @@ def audit(settings: Settings, progress: Progress = lambda topic, records: None) 
         progress: told of every batch read.
 
     Raises:
-        UserError: no broker answers, a topic is missing, behaviour topics differ in partitions, or a profile cannot
-            be read.
+        UserError: no broker answers, a topic is missing, or behaviour topics differ in partitions.
     """
     topics, cluster = Topics.of(settings), Cluster(settings)
     _check_topics(cluster, topics, changelog_topic(settings))
     committed = cluster.committed(settings.app_id, topics.behaviour)
-    profiles = _profiles(settings, progress)
     result = Audit()
+    profiles = _profiles(settings, result, progress)
     dead = _dead_letters(settings, topics.dead_letters, result, progress)
     for topic in topics.behaviour:
         _count(settings, topic, profiles, committed, dead, result, progress)
@@ -123,15 +125,15 @@ class _Known:
     """What the profiles of one partition say, and what the log says of them as it is read."""
 
     def __init__(self, rows: ProfileRows) -> None:
-        records = rows.records[: len(rows)]
+        records, live = rows.records, rows.live()
         self.users: list[str] = list(rows)
-        self.folded: list[int] = records["events"].tolist()
+        self.folded: list[int] = records["events"][live].tolist()
         self.in_log = [0] * len(self.users)
         self.places = {user: place for place, user in enumerate(self.users)}
         self.strangers: Counter[str] = Counter()
         """Lost events of users without a profile."""
-        self._keys: NDArray[np.uint32] = records["source_keys"].copy()
-        self._offsets: NDArray[np.int64] = records["source_offsets"].copy()
+        self._keys: NDArray[np.uint32] = records["source_keys"][live]
+        self._offsets: NDArray[np.int64] = records["source_offsets"][live]
 
     def last_offsets(self, topic: str, partition: int) -> list[int]:
         """The last folded offset of each user in a source partition, −1 for none."""
@@ -149,24 +151,21 @@ def _check_topics(cluster: Cluster, topics: Topics, changelog: str) -> None:
         raise UserError(f"topics by user differ in partitions, see `mmrec doctor`: {uneven_}")
 
 
-def _profiles(settings: Settings, progress: Progress) -> dict[int, _Known]:
+def _profiles(settings: Settings, result: Audit, progress: Progress) -> dict[int, _Known]:
     changelog = changelog_topic(settings)
-    tables: dict[int, ProfileRows] = {}
+    tables: defaultdict[int, PartitionRows] = defaultdict(PartitionRows)
     for messages in read_batches(settings, changelog):
         of_partition: dict[int, list[Message]] = {}
         for message in messages:
-            if message.value() is not None:
-                of_partition.setdefault(message.partition(), []).append(message)
-        for partition, kept in of_partition.items():
-            rows = tables.setdefault(partition, ProfileRows())
-            try:
-                rows.restore([message.key().decode() for message in kept], [message.value() for message in kept])
-            except ValueError as error:
-                place = f"{changelog}, partition {partition}, from offset {kept[0].offset()}"
-                raise UserError(f"{place}: {error}") from error
+            of_partition.setdefault(message.partition(), []).append(message)
+        for partition, records in of_partition.items():
+            result.changelog += tables[partition].take(
+                [record.offset() for record in records],
+                [record.key() for record in records],
+                [record.value() for record in records],
+            )
         progress(changelog, len(messages))
-    partitions = spans(settings, changelog)
-    return {partition: _Known(tables.get(partition, ProfileRows())) for partition in partitions}
+    return {partition: _Known(tables[partition].rows) for partition in spans(settings, changelog)}
 
 
 def _dead_letters(settings: Settings, topic: str, result: Audit, progress: Progress) -> set[Place]:

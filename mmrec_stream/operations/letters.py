@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from confluent_kafka import Message
+from msgspec import structs
 
 from mmrec_stream.contracts.acceptance import UNREADABLE, Refusal, accept
 from mmrec_stream.contracts.behaviour import BehaviourEvent
@@ -164,7 +165,7 @@ def _decide(
     letter: DeadLetter, value: bytes | None, settings: Settings, anyway: bool
 ) -> tuple[Outcome, BehaviourEvent | None]:
     if value is None:
-        return (Outcome.CUT if letter.truncated else Outcome.NO_VALUE), None
+        return (Outcome.NO_VALUE if letter.value is None else Outcome.CUT), None
     event = accept(value, settings.max_event_bytes)
     if isinstance(event, Refusal):
         return (Outcome.SENT if anyway else Outcome.REFUSED), None
@@ -198,7 +199,10 @@ def _mark(producer: BatchProducer, topic: str, keys: list[bytes]) -> None:
 
 
 def _whole(settings: Settings, letters: list[DeadLetter]) -> Iterator[tuple[DeadLetter, bytes | None]]:
-    """Each letter with its record's whole value: from its origin where the letter was cut; None where that is gone."""
+    """Each letter with its record's whole key, and the whole value beside it.
+
+    Where the letter was cut they are read at its origin; the value is None where that is gone.
+    """
     there: dict[str, dict[int, Span]] = {}
     for letter in letters:
         if not letter.truncated:
@@ -215,4 +219,8 @@ def _whole(settings: Settings, letters: list[DeadLetter]) -> Iterator[tuple[Dead
             yield letter, None
             continue
         bounds = {origin.partition: origin.offset}, {origin.partition: origin.offset + 1}
-        yield letter, next((m.value() for m in read(settings, origin.topic, [origin.partition], *bounds)), None)
+        message = next(read(settings, origin.topic, [origin.partition], *bounds), None)
+        if message is None:
+            yield letter, None
+        else:
+            yield structs.replace(letter, key=message.key()), message.value()

@@ -35,8 +35,11 @@ MIDDLE_RATING = 2.5
 _ADD, _REMOVE = int(EventType.ADD_TO_CART), int(EventType.REMOVE_FROM_CART)
 _PURCHASE, _CANCEL, _RETURN = int(EventType.PURCHASE), int(EventType.CANCEL), int(EventType.RETURN)
 _RATING, _IMPRESSION, _FOLLOW = int(EventType.RATING), int(EventType.IMPRESSION), int(EventType.FOLLOW)
-_WEIGHTS = np.array([AFFINITY_WEIGHTS.get(EventType(code), 0.0) if code else 0.0 for code in range(TYPE_SLOTS)])
+_WEIGHTS = np.array([AFFINITY_WEIGHTS.get(code, 0.0) for code in range(TYPE_SLOTS)])  # type: ignore[call-overload]
 _NO_KEY = np.uint64(NO_KEY)
+
+if max(EventType) >= TYPE_SLOTS:
+    raise ImportError(f"layout {VERSION} of the profile counts codes below {TYPE_SLOTS}: a new one needs a new layout")
 
 
 def fold(records: Records, rows: NDArray[np.int64], columns: EventColumns, source: int) -> NDArray[np.bool_]:

@@ -13,6 +13,7 @@ from confluent_kafka import Producer
 from mmrec_stream.brokers import (
     ApacheKafka,
     Broker,
+    apache_cluster,
     apache_kafka,
     choose_broker,
     embedded,
@@ -24,6 +25,7 @@ from mmrec_stream.brokers.apache import kafka_version
 from mmrec_stream.brokers.base import answers
 from mmrec_stream.errors import UserError
 from mmrec_stream.kafka.admin import Cluster
+from mmrec_stream.kafka.reader import read
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import TopicSpec
 
@@ -77,6 +79,35 @@ def test_a_failed_start_shows_the_end_of_the_log() -> None:
     with pytest.raises(UserError, match=r"not-a-number"):
         broker.start()
     broker.close()
+
+
+@needs_kafka
+@pytest.mark.kafka
+@pytest.mark.slow
+def test_a_cluster_of_three_takes_records_while_one_is_gone() -> None:
+    with apache_cluster(3) as cluster:
+        first, *others = cluster.nodes
+        known = Cluster(Settings(_env_file=None, bootstrap=cluster.bootstrap))  # type: ignore[call-arg]
+        assert set(known.brokers().values()) == {node.bootstrap for node in cluster.nodes}
+        known.create([TopicSpec("kept", "user id", 6, cluster.replication)])
+        first.kill()
+        producer = Producer({"bootstrap.servers": ",".join(node.bootstrap for node in others), "acks": "all"})
+        for partition in range(6):
+            producer.produce("kept", b"x", partition=partition)
+        assert producer.flush(60) == 0
+        first.start()
+        assert read_all(first.bootstrap, "kept") == 6
+    assert not any(node.data.exists() for node in cluster.nodes)
+
+
+@needs_kafka
+@pytest.mark.kafka
+def test_a_door_tells_its_clients_another_address() -> None:
+    with apache_cluster(1, doors=["SIDE"]) as cluster:
+        door = cluster.nodes[0].doors["SIDE"]
+        inside = Settings(_env_file=None, bootstrap=f"127.0.0.1:{door.listens}")  # type: ignore[call-arg]
+        assert list(Cluster(inside).brokers().values()) == [f"127.0.0.1:{door.advertises}"]
+        assert list(Cluster(at(cluster.nodes[0])).brokers().values()) == [cluster.bootstrap]
 
 
 @pytest.mark.parametrize("make", EVERY_BROKER)
@@ -141,6 +172,11 @@ def test_auto_takes_kafka_where_it_is() -> None:
 def test_free_ports_are_free() -> None:
     with socket.socket() as server:
         server.bind(("127.0.0.1", free_port()))
+
+
+def read_all(bootstrap: str, topic: str) -> int:
+    """Records of a topic that a client of this broker can read."""
+    return len(list(read(Settings(_env_file=None, bootstrap=bootstrap), topic)))  # type: ignore[call-arg]
 
 
 def at(broker: Broker) -> Settings:

@@ -13,7 +13,6 @@ from mmrec_stream.kafka.clients import BatchProducer, open_consumer
 from mmrec_stream.kafka.reader import read, spans
 from mmrec_stream.profiles.columns import columns_of
 from mmrec_stream.profiles.fold import fold
-from mmrec_stream.profiles.record import to_bytes
 from mmrec_stream.profiles.rows import ProfileRows
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import Topics, changelog_topic
@@ -89,8 +88,9 @@ def fold_log(
                         rows.records["events"][numbers] += 1
                 offsets.append(TopicPartition(topic, partition, end))
         for partition, rows in tables.items():
-            for number, user in enumerate(rows):
-                producer.send(changelog, to_bytes(rows.records[number]), key=user.encode(), partition=partition)
+            live = rows.live()
+            for user, value in zip(rows, rows.encode(live), strict=True):
+                producer.send(changelog, value, key=user.encode(), partition=partition)
     consumer = open_consumer(settings, settings.app_id)
     consumer.commit(offsets=offsets, asynchronous=False)
     consumer.close()

@@ -5,9 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 from mmrec_stream.contracts.identity import partition_of
+from mmrec_stream.kafka.clients import BatchProducer
 from mmrec_stream.kafka.reader import read
+from mmrec_stream.profiles.record import VERSION
 from mmrec_stream.settings import Settings
-from mmrec_stream.topics import Topics
+from mmrec_stream.topics import Topics, changelog_topic
 from tests.cli.folding import click, delete_before, fold_log, publish
 from tests.conftest import Outcome
 
@@ -46,6 +48,25 @@ def test_bad_events_are_accounted_for_by_their_dead_letters(settings: Settings, 
     assert status == 0
     assert found["dead_letters"] == {"not_json": 1, "invalid": 1, "empty": 1, "oversized": 1}
     assert sum(source["dead"] for source in found["sources"]) == 4
+
+
+def test_a_changelog_with_deletions_rubbish_and_a_newer_workers_rows_is_read(
+    settings: Settings, topics: Topics, mmrec: Mmrec
+) -> None:
+    publish(settings, topics.clicks, [("ann", click("ann")), ("bob", click("bob"))])
+    fold_log(settings)
+    changelog = changelog_topic(settings)
+    rows = {message.key(): message.value() or b"" for message in read(settings, changelog)}
+    with BatchProducer(settings) as producer:
+        for key, value in rows.items():
+            producer.send(changelog, bytes([VERSION + 1]) + value[1:] + b"more", key=key)
+        producer.send(changelog, None, key=b"never-seen")
+        producer.send(changelog, rows[b"ann"], key=None)
+        producer.send(changelog, b"rubbish", key=b"bob")
+    status, found = audited(mmrec, settings)
+    assert status == 0
+    assert (found["users"], found["agreeing"], found["unreadable_profiles"]) == (2, 2, 2)
+    assert "2 changelog records are no profile" in mmrec(settings, "audit").stdout
 
 
 def test_bad_events_without_dead_letters_are_lost(settings: Settings, topics: Topics, mmrec: Mmrec) -> None:

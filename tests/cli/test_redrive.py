@@ -2,7 +2,15 @@
 
 from collections.abc import Callable
 
-from mmrec_stream.contracts.dead_letters import MAX_VALUE_BYTES, DeadLetter, Fault, Origin, encode_dead_letter
+from mmrec_stream.contracts.dead_letters import (
+    MAX_KEY_BYTES,
+    MAX_VALUE_BYTES,
+    DeadLetter,
+    Fault,
+    Origin,
+    dead_letter,
+    encode_dead_letter,
+)
 from mmrec_stream.contracts.identity import partition_of
 from mmrec_stream.kafka.clients import BatchProducer
 from mmrec_stream.kafka.reader import read
@@ -122,6 +130,18 @@ def test_a_cut_letter_is_completed_from_its_origin(settings: Settings, topics: T
     assert outcome.stdout.count("published again") == 1
     assert outcome.stdout.count("cut off, and gone at its origin") == 1
     assert [m.value() for m in read(settings, topics.clicks)] == [whole, whole]
+
+
+def test_a_key_that_no_letter_can_hold_reaches_the_broker_cut_and_comes_back_whole(
+    settings: Settings, topics: Topics, mmrec: Mmrec
+) -> None:
+    key = b"k" * 800_000
+    with BatchProducer(settings) as producer:
+        producer.send(topics.clicks, b"{}", key=key, partition=1)
+    bury(settings, dead_letter(Origin(topic=topics.clicks, partition=1, offset=0), key, b"{}", Fault.INVALID, "d"))
+    assert [len(each.key or b"") for each in open_letters(settings)] == [MAX_KEY_BYTES]
+    assert mmrec(settings, "redrive", "--anyway").stdout.count("published again") == 1
+    assert [(m.key(), m.value()) for m in read(settings, topics.clicks)] == [(key, b"{}")] * 2
 
 
 def test_a_destination_that_does_not_exist_is_refused(settings: Settings, topics: Topics, mmrec: Mmrec) -> None:

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 from faust.types import TP
+from streams.fetching import Fetching
 
 from mmrec_stream.kafka.clients import BatchProducer
 from mmrec_stream.kafka.plan import ensure_topics
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import Topics
 from streams import fetching as module
-from streams.fetching import Fetching
 
 
 @pytest.fixture

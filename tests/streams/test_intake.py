@@ -53,7 +53,6 @@ def test_a_value_that_no_letter_can_hold_is_cut_and_says_so() -> None:
     assert dead.truncated
     assert dead.value is not None
     assert len(dead.value) == MAX_VALUE_BYTES
-    assert len(encode_dead_letter(dead)) < 1_000_000
 
 
 @pytest.mark.parametrize("partitions", [1, 3, 4])

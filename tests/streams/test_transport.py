@@ -7,11 +7,11 @@ from typing import Any, cast
 
 import pytest
 from faust.types import TP, Message
+from streams.transport import ChunkConsumer
 
 from mmrec_stream.settings import Settings
 from streams.app import StreamApp
 from streams.chunks import Chunk
-from streams.transport import ChunkConsumer
 from tests.streams.chunks import chunk
 
 CLICKS, OTHER = TP("mmrec.clicks", 0), TP("mmrec.clicks", 1)

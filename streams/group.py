@@ -1,0 +1,377 @@
+"""The worker's one Kafka client: librdkafka keeps the group, fetches, and commits.
+
+Its calls that may hand partitions out or take them away run on one thread. What they bring is bound to the ownership
+of that moment there, before anything else can happen to it.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
+from typing import Any, Protocol
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from faust.types import TP
+
+from mmrec_stream.kafka.clients import client_config
+from mmrec_stream.kafka.reader import FOLLOW_WAIT_MS, PASSING
+from mmrec_stream.settings import Settings
+from streams.chunks import Chunk
+from streams.ownership import Ownership
+
+CHUNK_BYTES = 4 * 1024 * 1024
+"""Most bytes of a partition in one answer: a chunk of some 30,000 events. Only a worker that catches up meets it. The
+larger its chunks, the fewer profiles it touches twice, and beyond this a chunk would hold the event loop for more than
+a tenth of a second."""
+
+MAX_RECORDS = 120_000
+"""Most records of one fetch: such a chunk of each of four partitions, 50 ms of making columns."""
+
+TAKEN_AT_ONCE = 500
+"""Records taken from the client in one call and made columns: so many lie in the processor's nearer cache."""
+
+AHEAD_RECORDS = 16
+"""With this many waiting to be taken, no more are asked for. What then comes is asked for at once when they are taken:
+under load that is one request a turn, where a request for every few records would cost the broker as much as the
+worker. At low load it is never reached, and must not be: a partition that is left out of one request waits until that
+is answered."""
+
+AHEAD_KBYTES = 16 * 1024
+"""The same bound in memory, for large records."""
+
+CLASSIC_SESSION_S = 6.0
+"""Under the classic protocol: after how long without a heartbeat the group takes a worker for dead. Its partitions
+stand still for as long, so short; below 6 s (Kafka's own lower bound on brokers) a long pause of a busy machine would
+count as death."""
+
+STATIC_SESSION_S = 30.0
+"""The same for a worker with a name, which is expected to come back: a restart takes 5 s, a slow one 20 s."""
+
+ANSWER_S = 5.0
+"""How long one question to the coordinator may take; while a rebalance waits for it, the others' fetching does too."""
+
+GROUP_FATAL = frozenset(
+    {
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_MAX_SIZE_REACHED,
+        KafkaError.INVALID_SESSION_TIMEOUT,
+        KafkaError.INVALID_GROUP_ID,
+        KafkaError.INCONSISTENT_GROUP_PROTOCOL,
+        KafkaError.UNSUPPORTED_ASSIGNOR,
+        KafkaError.UNSUPPORTED_VERSION,
+        KafkaError.FENCED_INSTANCE_ID,
+        KafkaError._AUTHENTICATION,
+    }
+)
+"""What the group answers to a member that it will never take: waiting does not help."""
+
+log = logging.getLogger(__name__)
+
+
+class GroupError(Exception):
+    """The group will not have this worker, or its client has given up; the text says why."""
+
+
+class Listener(Protocol):
+    """Who is told what the group decides. Both are called from the event loop, and the group waits for them."""
+
+    async def on_assigned(self, committed: Mapping[TP, int | None]) -> Mapping[TP, tuple[Ownership, int]]:
+        """Partitions have come in.
+
+        Args:
+            committed: the next offset to read of each, None where the group has committed nothing.
+
+        Returns:
+            Whom each belongs to, and where its fetching goes on once it is resumed.
+        """
+
+    async def on_revoked(self, partitions: set[TP], *, may_return: bool) -> None:
+        """Partitions are to be handed over, when this returns; `may_return` if they may be assigned again at once."""
+
+    def on_lost(self, partitions: set[TP]) -> None:
+        """Partitions are somebody else's already."""
+
+    def on_gap(self, topic: str, records: int) -> None:
+        """Records of a topic were deleted before they were read."""
+
+    def on_placed(self, owners: Mapping[TP, Ownership]) -> None:
+        """The client knows where these go on; they are fetched when they are resumed."""
+
+
+class GroupClient:
+    """Membership in the workers' group, records of the partitions that were resumed, commits.
+
+    All methods are called from the event loop.
+    """
+
+    def __init__(self, settings: Settings, protocol: str, listener: Listener) -> None:
+        """A client that has not joined yet.
+
+        Args:
+            settings: which cluster and group.
+            protocol: `consumer` (KIP-848: partitions that stay are not disturbed) or `classic`.
+            listener: told of every change of the assignment.
+        """
+        self._settings = settings
+        self._incremental = protocol == "consumer"
+        self._listener = listener
+        self._thread = ThreadPoolExecutor(1, "group")
+        self._commits = ThreadPoolExecutor(1, "commit")
+        self._owners: dict[tuple[str, int], Ownership] = {}
+        """Whom each partition belongs to that is assigned. Only the group's thread changes it."""
+        self._loop = asyncio.get_running_loop()
+        self._consumer = Consumer(_config(settings, protocol))
+        self.leaving = False
+        """Whether `leave` was called: nothing more is asked of the client then."""
+        self.unreachable_since: float | None = None
+        """Since when (monotonic) the client has heard of no broker; None while it does."""
+
+    def subscribe(self, topics: Iterable[str]) -> None:
+        """Join the group, to share these topics' partitions. The next `fetch` does it."""
+        self._consumer.subscribe(list(topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
+
+    @property
+    def member(self) -> str:
+        """The id that the group knows this worker by; empty before it has joined."""
+        return self._consumer.memberid() or ""
+
+    async def fetch(self, timeout_s: float) -> list[Chunk]:
+        """What has arrived, a chunk a partition; waits up to `timeout_s` for the first record.
+
+        Raises:
+            GroupError: there is nothing to wait for.
+        """
+        if self.leaving:
+            await asyncio.sleep(timeout_s)
+            return []
+        return await self._loop.run_in_executor(self._thread, self._fetch, timeout_s)
+
+    def pause(self, partitions: Iterable[TP]) -> None:
+        """Stop fetching these."""
+        self._consumer.pause([TopicPartition(*tp) for tp in partitions])
+
+    def resume(self, partitions: Iterable[TP]) -> None:
+        """Fetch these."""
+        self._consumer.resume([TopicPartition(*tp) for tp in partitions])
+
+    async def commit(self, offsets: Mapping[TP, int]) -> bool:
+        """Commit the next offsets to read; False if the group has refused: they will be read again by their owner."""
+        return await self._loop.run_in_executor(self._commits, self._commit, offsets)
+
+    async def watermarks(self, partition: TP) -> tuple[int, int]:
+        """The first offset that a partition still holds, and the one after its last."""
+        return await asyncio.to_thread(
+            self._consumer.get_watermark_offsets, TopicPartition(*partition), timeout=ANSWER_S
+        )
+
+    async def reachable(self) -> bool:
+        """Whether a broker answers now."""
+        return await asyncio.to_thread(self._reachable)
+
+    async def rebind(self, owner: Ownership) -> None:
+        """Give an ownership the partitions of one that is over, which are assigned all the same.
+
+        It begins at what is committed, and is not fetched until it is resumed.
+        """
+        await self._loop.run_in_executor(self._thread, self._rebind, owner)
+
+    async def leave(self) -> None:
+        """Leave the group. What is held is given up first, through the listener."""
+        self.leaving = True
+        await self._loop.run_in_executor(self._thread, self._consumer.close)
+        self._thread.shutdown(wait=False)
+        self._commits.shutdown(wait=False)
+
+    def _reachable(self) -> bool:
+        try:
+            self._consumer.list_topics(timeout=ANSWER_S)
+        except KafkaException:
+            return False
+        self.unreachable_since = None
+        return True
+
+    def _rebind(self, owner: Ownership) -> None:
+        places = [(topic, owner.partition) for topic in owner.fetched]
+        partitions = [TopicPartition(*place) for place in places if place in self._owners]
+        for tp, offset in self._committed(partitions).items():
+            owner.restart(tp.topic, offset)
+            self._owners[tp] = owner
+            self._consumer.pause([TopicPartition(*tp)])
+            self._consumer.seek(TopicPartition(*tp, OFFSET_BEGINNING if offset is None else offset))
+
+    def _fetch(self, timeout_s: float) -> list[Chunk]:
+        if self.leaving:
+            return []
+        # `consume` alone would wait until so many are there.
+        first = self._consumer.poll(timeout_s)
+        messages = [] if first is None else [first]
+        chunks: dict[tuple[str, int], Chunk] = {}
+        taken = 0
+        while messages and taken < MAX_RECORDS:
+            self._sort(messages, chunks)
+            taken += len(messages)
+            messages = self._consumer.consume(TAKEN_AT_ONCE, 0)
+        now, kept = time.time(), []
+        for place, chunk in chunks.items():
+            # Taken away between two calls above, or records of before: neither is anybody's.
+            if self._owners.get(place) is chunk.owner and chunk.offsets:
+                chunk.owner.fetched[chunk.topic] = chunk.offsets[-1] + 1
+                chunk.fetched = now
+                high = self._consumer.get_watermark_offsets(TopicPartition(*place), cached=True)[1]
+                chunk.behind = max(high - chunk.offsets[-1] - 1, 0)
+                kept.append(chunk)
+        return kept
+
+    def _sort(self, messages: list[Message], chunks: dict[tuple[str, int], Chunk]) -> None:
+        """Add records to the chunks, in runs and by functions that loop in C: this sees every one."""
+        if any(map(Message.error, messages)):
+            messages = [message for message in messages if not self._faulty(message)]
+        start = 0
+        for place, run in groupby(zip(map(Message.topic, messages), map(Message.partition, messages), strict=True)):
+            records = messages[start : (start := start + sum(1 for _ in run))]
+            chunk = chunks.get(place)
+            if chunk is None:
+                owner = self._owners.get(place)
+                if owner is None:
+                    continue
+                chunk = chunks[place] = Chunk(*place, owner)
+            chunk.offsets += map(Message.offset, records)
+            chunk.times_ms += [time_ms for _, time_ms in map(Message.timestamp, records)]
+            chunk.keys += map(Message.key, records)
+            chunk.values += map(Message.value, records)
+
+    def _faulty(self, message: Message) -> bool:
+        error = message.error()
+        if error is None:
+            return False
+        if error.fatal() or error.code() in GROUP_FATAL:
+            raise GroupError(error.str())
+        if error.code() in (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT):
+            self.unreachable_since = self.unreachable_since or time.monotonic()
+        elif error.code() == KafkaError._AUTO_OFFSET_RESET:
+            self._mend_position(message)
+        elif error.code() not in PASSING:
+            log.warning("%s[%s]: %s", message.topic(), message.partition(), error.str())
+        return True
+
+    def _mend_position(self, message: Message) -> None:
+        """Where the partition was to go on, there is nothing: say why, and go on where there is something.
+
+        Raises:
+            GroupError: the topic's offsets have gone back: it was made anew, and profiles would take its events for
+                known ones.
+        """
+        topic, partition = message.topic(), message.partition()
+        owner = self._owners.get((topic, partition))
+        if owner is None:
+            return
+        low, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=ANSWER_S)
+        wanted = owner.fetched[topic]
+        if wanted > high:
+            raise GroupError(
+                f"{topic}[{partition}] ends at {high}, and {wanted} was to be read next: the topic was made anew. Give "
+                "the workers a new MMREC_APP_ID: profiles would take its events for known ones"
+            )
+        if wanted < low:
+            self._loop.call_soon_threadsafe(self._listener.on_gap, topic, low - wanted)
+            log.error(
+                "%s[%d]: offsets %d to %d were deleted before they were read: retention is shorter than the lag",
+                topic,
+                partition,
+                wanted,
+                low - 1,
+            )
+        owner.fetched[topic] = max(wanted, low)
+        self._consumer.seek(TopicPartition(topic, partition, owner.fetched[topic]))
+
+    def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        try:
+            answers = self._consumer.commit(
+                offsets=[TopicPartition(*tp, offset) for tp, offset in offsets.items()], asynchronous=False
+            )
+        except KafkaException as error:
+            log.info("offsets are not committed: %s", error.args[0].str())
+            return False
+        return all(answer.error is None for answer in answers or ())
+
+    def _on_loop(self, coroutine: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        committed = self._committed(partitions)
+        owners = self._on_loop(self._listener.on_assigned(committed))
+        self._owners |= {tuple(tp): owner for tp, (owner, _) in owners.items()}
+        places = [TopicPartition(*tp, offset) for tp, (_, offset) in owners.items()]
+        if self._incremental:
+            consumer.incremental_assign(places)
+        else:
+            consumer.assign(places)
+        if places:
+            consumer.pause(places)
+        self._loop.call_soon_threadsafe(self._listener.on_placed, {tp: owner for tp, (owner, _) in owners.items()})
+
+    def _committed(self, partitions: list[TopicPartition]) -> dict[TP, int | None]:
+        while partitions and not self.leaving:
+            try:
+                answers = self._consumer.committed(partitions, timeout=ANSWER_S)
+            except KafkaException as error:
+                log.warning("committed offsets cannot be had yet: %s", error.args[0].str())
+                continue
+            return {TP(at.topic, at.partition): at.offset if at.offset >= 0 else None for at in answers}
+        return {}
+
+    def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._on_loop(self._listener.on_revoked(_places(partitions), may_return=not self._incremental))
+        self._unassign(consumer, partitions)
+
+    def _lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        places = _places(partitions)
+
+        async def lost() -> None:
+            self._listener.on_lost(places)
+
+        self._on_loop(lost())
+        self._unassign(consumer, partitions)
+
+    def _unassign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        for tp in partitions:
+            self._owners.pop((tp.topic, tp.partition), None)
+        if self._incremental:
+            consumer.incremental_unassign(partitions)
+        else:
+            consumer.unassign()
+
+
+def _places(partitions: Iterable[TopicPartition]) -> set[TP]:
+    return {TP(tp.topic, tp.partition) for tp in partitions}
+
+
+def _config(settings: Settings, protocol: str) -> dict[str, Any]:
+    config = client_config(settings) | {
+        "group.id": settings.app_id,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        # Where to go on is always told; that there is nothing there must not be settled in silence.
+        "auto.offset.reset": "error",
+        "fetch.wait.max.ms": FOLLOW_WAIT_MS,
+        "queued.max.messages.kbytes": AHEAD_KBYTES,
+        "queued.min.messages": AHEAD_RECORDS,
+        "max.partition.fetch.bytes": CHUNK_BYTES,
+        "group.protocol": protocol,
+    }
+    if settings.worker_name:
+        config["group.instance.id"] = settings.worker_name
+    if protocol == "consumer":
+        return config | {"group.remote.assignor": "range"}
+    session_s = STATIC_SESSION_S if settings.worker_name else CLASSIC_SESSION_S
+    return config | {
+        "partition.assignment.strategy": "range",
+        "session.timeout.ms": int(session_s * 1000),
+        # A quarter of the session, so that three may be lost, and soon: it is also how a worker hears of a rebalance,
+        # for which the others wait.
+        "heartbeat.interval.ms": min(int(session_s * 250), 500),
+    }

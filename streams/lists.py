@@ -1,0 +1,364 @@
+"""The line of users whose list is due: once each, the newest state wins, and folding never waits for scoring.
+
+Whoever did something just now comes first. A worker that catches up with hours of events makes no lists of what was
+then: those users wait until their partition is up to date, and then get one list each.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+
+from mmrec_stream.contracts.identity import list_id
+from mmrec_stream.contracts.recommendations import Cause, RecommendationList, Times, encode_list
+from mmrec_stream.profiles.record import Records, from_bytes, to_bytes
+from mmrec_stream.ranking.recommend import Recommender, Slate
+from mmrec_stream.settings import Settings
+from streams.metrics import Metrics
+from streams.outbox import Outbox
+from streams.ownership import Ownership, State, Ticket
+
+LOOK_S = 0.002
+"""How often a wait for the line to shorten looks again. Many small steps end such a wait; an event for each would cost
+more than the looking."""
+
+HERE = 8
+"""Users that are scored on the event loop itself, where they take a millisecond. Handing them to the scoring thread and
+back costs as much again while the loop is busy, and only larger batches gain from running beside it."""
+
+HERE_S = 0.004
+"""Longest that scoring so few may take and still be done on the event loop. Over a million items it takes ten times as
+long, and then the loop has better things to do."""
+
+PACE_S = 0.02
+"""How long a fetch waits for lists that are due. A busy worker's fetches take some 10 ms of folding; when lists can't
+keep up, profiles still get a third of the time."""
+
+QUIET_S = 0.5
+"""A partition that has brought no old event for this long has caught up: its fetches come every few milliseconds while
+it has not."""
+
+RETRY_S = 1.0
+"""How long lists wait after one was not delivered: the broker is away, and comes back in seconds or minutes."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Due:
+    """A user whose list is due, and the newest event that it has to take into account."""
+
+    owner: Ownership
+    row: int
+    topic: str
+    offset: int
+    event_ms: int
+    """When it happened, by its producer."""
+    appended_ms: int
+    """When the broker had it in its log."""
+    fetched: float
+    """When this worker had it, s since 1970."""
+    folded: float
+    tickets: list[Ticket]
+    """What waits for the list."""
+
+
+@dataclass(slots=True)
+class _Scored:
+    """A batch with its slates, in the batch's order; none where scoring failed."""
+
+    batch: dict[str, Due]
+    slates: list[Slate]
+    at: float
+    """s since 1970."""
+
+
+class _Late:
+    """The users of one ownership whose events were old, and the chunks that wait until all of them have a list."""
+
+    def __init__(self) -> None:
+        self.users: dict[str, Due] = {}
+        self.chunks: list[Ticket] = []
+        self.at = time.monotonic()
+
+
+class Lists:
+    """One worker's line, its scoring, and its publishing."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        topic: str,
+        recommender: Recommender,
+        outbox: Outbox,
+        metrics: Metrics,
+        entitled: Callable[[], bool],
+    ) -> None:
+        """An empty line.
+
+        Args:
+            settings: how many users are scored at a time.
+            topic: where lists go.
+            recommender: makes them.
+            outbox: sends them.
+            metrics: told of them.
+            entitled: whether the partitions are surely still ours. A worker that was frozen finds its line full of
+                users whom somebody else serves by now; what it then published would come after their newer lists.
+        """
+        self._settings = settings
+        self._topic = topic
+        self._recommender = recommender
+        self._outbox = outbox
+        self._metrics = metrics
+        self._entitled = entitled
+        self._due: dict[str, Due] = {}
+        self._late: dict[Ownership, _Late] = {}
+        self._released: dict[str, Due] = {}
+        """Late ones whose partition has caught up: they are taken when nobody else is due."""
+        self._under_way: dict[str, Due] = {}
+        """The newest list of each user that is sent and not confirmed."""
+        self._wake = asyncio.Event()
+        self._not_before = 0.0
+        self._few_s = 0.0
+        """How long the last batch of up to `HERE` users took to score."""
+        # One thread: a recommender runs on one at a time.
+        self._scoring = ThreadPoolExecutor(1, "scoring")
+
+    def __len__(self) -> int:
+        """Users in line who did something just now."""
+        return len(self._due)
+
+    @property
+    def late(self) -> int:
+        """Users whose list waits until their partition has caught up."""
+        return len(self._released) + sum(len(late.users) for late in self._late.values())
+
+    def line_up(self, due: Mapping[str, Due], ticket: Ticket) -> None:
+        """Put users in line whose newest event was in one chunk, whose `ticket` waits for their lists."""
+        line, waiting = self._due, 0
+        if self._released or self._late:
+            self._take_back(due)
+        for user, newest in due.items():
+            if (older := line.get(user)) is not None and older.owner is newest.owner:
+                waiting += 1
+                newest.tickets += older.tickets
+            newest.tickets.append(ticket)
+            line[user] = newest
+        ticket.add(len(due))
+        self._metrics.coalesced.inc(waiting)
+
+    def put_off(self, owner: Ownership, due: Mapping[str, Due], ticket: Ticket) -> None:
+        """Let users whose newest event is old wait until the partition has caught up."""
+        late = self._late.get(owner)
+        if late is None:
+            late = self._late[owner] = _Late()
+        late.users |= due
+        late.at = time.monotonic()
+        ticket.add()
+        late.chunks.append(ticket)
+
+    def wake(self) -> None:
+        """Begin with what is in line."""
+        self._wake.set()
+
+    def forget(self, user: str, owner: Ownership) -> list[Ticket]:
+        """Take a user out of the line for good; returns what waits for the list."""
+        tickets: list[Ticket] = []
+        for line in (self._due, self._released, self._late[owner].users if owner in self._late else {}):
+            if (due := line.pop(user, None)) is not None:
+                tickets += due.tickets
+        return tickets
+
+    async def pace(self) -> None:
+        """Before the next fetch: let lists that are due go first, for `PACE_S` at most.
+
+        What comes meanwhile makes the next chunks larger, and those are cheaper an event.
+        """
+        deadline = time.monotonic() + PACE_S
+        while len(self._due) > HERE and time.monotonic() < deadline:
+            await asyncio.sleep(LOOK_S)
+
+    async def run(self) -> None:
+        """Publish the lists that are due, a batch at a time, until cancelled.
+
+        Few users are scored here and now; larger batches on a thread, so that one is published while the next is
+        scored.
+        """
+        under_way: deque[asyncio.Future[_Scored]] = deque()
+        loop = asyncio.get_running_loop()
+        while True:
+            self._release()
+            while not (self._due or self._released) and not under_way:  # a chunk may ask for no list
+                self._wake.clear()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), QUIET_S if self._late else None)
+                self._release()
+            if (wait := self._not_before - time.monotonic()) > 0:
+                await asyncio.sleep(wait)
+            while not self._entitled():
+                await asyncio.sleep(LOOK_S)
+            if not under_way and len(self._due) + len(self._released) <= HERE and self._few_s <= HERE_S:
+                if batch := self._next_batch():
+                    self._publish(self._recommend(*batch))
+                await asyncio.sleep(0 if batch else LOOK_S)
+                continue
+            # A second one keeps the thread busy while the loop is; only a full one, as it would else split a batch.
+            while len(under_way) < 2 and (
+                len(self._due) + len(self._released) >= (self._settings.score_batch if under_way else 1)
+            ):
+                if not (batch := self._next_batch()):
+                    break
+                under_way.append(loop.run_in_executor(self._scoring, self._recommend, *batch))
+            if under_way:
+                self._publish(await under_way.popleft())
+            else:
+                await asyncio.sleep(LOOK_S)
+
+    def close(self) -> None:
+        """Stop scoring."""
+        self._scoring.shutdown(wait=False, cancel_futures=True)
+
+    def _release(self) -> None:
+        """Let those of partitions that have caught up into the line, behind everybody else."""
+        now = time.monotonic()
+        for owner, late in list(self._late.items()):
+            if owner.closed:
+                del self._late[owner]
+            elif now - late.at > QUIET_S:
+                del self._late[owner]
+                chunks = late.chunks
+
+                def all_listed(chunks: list[Ticket] = chunks) -> None:
+                    for ticket in chunks:
+                        ticket.settle()
+
+                barrier = Ticket(all_listed)
+                for user, due in late.users.items():
+                    if (newer := self._due.get(user)) is not None and newer.owner is owner:
+                        newer.tickets.append(barrier)
+                    else:
+                        if (older := self._released.get(user)) is not None and older.owner is owner:
+                            due.tickets += older.tickets
+                        due.tickets.append(barrier)
+                        self._released[user] = due
+                    barrier.add()
+                barrier.seal()
+
+    def _take_back(self, due: Mapping[str, Due]) -> None:
+        """Users of old events do something now: the list of now is the one, and no older one may follow it."""
+        for user, newest in due.items():
+            if (released := self._released.get(user)) is not None and released.owner is newest.owner:
+                newest.tickets += self._released.pop(user).tickets
+            if (late := self._late.get(newest.owner)) is not None:
+                late.users.pop(user, None)
+
+    def _next_batch(self) -> tuple[dict[str, Due], Records] | None:
+        """Take the users who have waited longest out of the line, with copies of their profiles as they are now.
+
+        Nobody where all of them belong to partitions that may be somebody else's.
+        """
+        batch: dict[str, Due] = {}
+        for line in (self._due, self._released):
+            for user in list(islice(line, self._settings.score_batch)):
+                if len(batch) >= self._settings.score_batch:
+                    break
+                due = line[user]
+                if due.owner.state is State.SUSPENDED:
+                    continue
+                del line[user]
+                if due.owner.closed:
+                    continue
+                batch[user] = due
+        if not batch:
+            return None
+        return batch, from_bytes([to_bytes(due.owner.table.rows.records[due.row]) for due in batch.values()])
+
+    def _recommend(self, batch: dict[str, Due], records: Records) -> _Scored:
+        """Score a batch; on the scoring thread or, while nothing is under way there, here."""
+        began = time.monotonic()
+        try:
+            slates = self._recommender.recommend(records, int(time.time() * 1000))
+        except Exception:
+            # The users' next events bring the next attempt; holding the chunks back would stop everything.
+            log.exception("scoring %d users failed: their lists are left out", len(batch))
+            self._metrics.scoring_failures.inc()
+            slates = []
+        if len(batch) <= HERE:
+            self._few_s = time.monotonic() - began
+        return _Scored(batch, slates, time.time())
+
+    def _publish(self, scored: _Scored) -> None:
+        published = time.time()
+        if not scored.slates:
+            for due in scored.batch.values():
+                for ticket in due.tickets:
+                    ticket.settle()
+            return
+        if not self._entitled():
+            for user, due in scored.batch.items():
+                self._again(user, due)
+            return
+        sent: list[tuple[str, Due]] = []
+        records: list[tuple[str, bytes | None]] = []
+        for (user, due), slate in zip(scored.batch.items(), scored.slates, strict=True):
+            if due.owner.closed:
+                continue
+            if due.owner.state is State.SUSPENDED:
+                self._again(user, due)
+                continue
+            records.append((user, encode_list(_message(user, due, slate, scored.at, published))))
+            sent.append((user, due))
+            self._under_way[user] = due
+            self._metrics.published(slate, due.appended_ms, published)
+
+        def outcome(place: int, delivered: bool) -> None:
+            user, due = sent[place]
+            newest = self._under_way.get(user)
+            if newest is due:
+                del self._under_way[user]
+            if due.owner.closed:
+                return
+            if delivered or newest is None:  # without it, a newer one was delivered
+                self._metrics.progress()
+                for ticket in due.tickets:
+                    ticket.settle()
+            elif newest is due:
+                self._not_before = time.monotonic() + RETRY_S
+                self._again(user, due)
+            else:  # a newer one is under way, after which this one must not come
+                newest.tickets += due.tickets
+
+        self._outbox.lists(self._topic, records, outcome)
+
+    def _again(self, user: str, due: Due) -> None:
+        """Put a user back whose list did not go out; a newer event than that counts all the same."""
+        if (newer := self._due.get(user)) is not None and newer.owner is due.owner:
+            newer.tickets += due.tickets
+        else:
+            self._due[user] = due
+        self._wake.set()
+
+
+def _message(user: str, due: Due, slate: Slate, scored: float, published: float) -> RecommendationList:
+    return RecommendationList(
+        list_id=list_id(user, due.topic, due.owner.partition, due.offset, slate.release),
+        user_id=user,
+        items=slate.items,
+        release=slate.release,
+        strategy=slate.strategy,
+        alpha=slate.alpha,
+        cause=Cause(topic=due.topic, partition=due.owner.partition, offset=due.offset),
+        times=Times(
+            event=due.event_ms,
+            appended=due.appended_ms,
+            fetched=due.fetched * 1000,
+            folded=due.folded * 1000,
+            scored=scored * 1000,
+            published=published * 1000,
+        ),
+    )
