@@ -33,13 +33,8 @@ PARTS = {
     "copies of touched rows": ("profiles/record.py",),
     "sending and confirmations": ("streams/outbox.py", "streams/changelog.py"),
     "fetching": ("streams/group.py", "streams/driver.py", "faust/transport/"),
-    "pipeline": (
-        "streams/pipeline.py",
-        "streams/lists.py",
-        "streams/ownership.py",
-        "streams/assignment.py",
-        "streams/metrics.py",
-    ),
+    "pipeline": ("streams/pipeline.py", "streams/lists.py", "streams/metrics.py"),
+    "ownership": ("streams/ownership.py", "streams/assignment.py", "streams/commits.py"),
     "event loop and Faust": ("asyncio/", "mode/", "faust/", "concurrent/", "selectors.py", "streams/behaviour.py"),
 }
 """Parts by the files they lie in; a sample belongs to the part of its innermost frame that has one."""
