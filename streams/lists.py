@@ -102,6 +102,8 @@ class Lists:
         self._late: dict[Ownership, _Late] = {}
         self._released: dict[str, Due] = {}
         """Late ones whose partition has caught up: they are taken when nobody else is due."""
+        self._sent: dict[str, Due] = {}
+        """Whose list is on its way to the broker, and the newest such list's cause."""
         self._wake = asyncio.Event()
         self._not_before = 0.0
         self._few_s = 0.0
@@ -287,16 +289,22 @@ class Lists:
                 continue
             records.append((user, encode_list(_message(user, due, slate, scored.at, published))))
             sent.append((user, due))
+            self._sent[user] = due
             self._metrics.published(slate, due.appended_ms, published)
 
         def outcome(place: int, delivered: bool) -> None:
             user, due = sent[place]
+            newest = self._sent.get(user, due)
+            if newest is due:
+                self._sent.pop(user, None)
             if due.owner.closed:
                 return
             if delivered:
                 self._metrics.progress()
                 for ticket in due.tickets:
                     ticket.settle()
+            elif newest is not due and newest.owner is due.owner:  # made anew, it would come behind the newer one
+                newest.tickets += due.tickets
             else:
                 self._not_before = time.monotonic() + RETRY_S
                 self._again(user, due)
@@ -304,10 +312,14 @@ class Lists:
         self._outbox.lists(self._topic, records, outcome)
 
     def _again(self, user: str, due: Due) -> None:
-        """Put a user back whose list did not go out; a newer event than that counts all the same."""
-        if (newer := self._due.get(user)) is not None and newer.owner is due.owner:
-            newer.tickets += due.tickets
+        """Put a user back whose list did not go out; of several causes the newest one counts."""
+        other = self._due.get(user)
+        if other is None or other.owner is not due.owner:
+            self._due[user] = due
+        elif other.folded >= due.folded:
+            other.tickets += due.tickets
         else:
+            due.tickets += other.tickets
             self._due[user] = due
         self._wake.set()
 
