@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmrec_stream.contracts.acceptance import UNREADABLE, Refusal, accept
-from mmrec_stream.contracts.behaviour import BehaviourEvent, decode_event
+from mmrec_stream.contracts.behaviour import BehaviourEvent, Forget, decode_event
 from mmrec_stream.contracts.dead_letters import DeadLetter, Fault, Origin, dead_letter
 from mmrec_stream.contracts.identity import partition_of
 from mmrec_stream.profiles.columns import EventColumns, columns_of
@@ -66,6 +66,9 @@ def sort_chunk(chunk: Chunk, limits: Limits, now_ms: int) -> Intake:
                 events.append(outcome)
                 good.append(place)
         chunk = chunk.at(good)
+    if any(isinstance(event, Forget) for event in events):
+        kept = [place for place, event in enumerate(events) if not isinstance(event, Forget)]
+        events, chunk = [events[place] for place in kept], chunk.at(kept)
     intake = Intake(events, chunk, columns_of(events, chunk.offsets), letters)
     late = np.flatnonzero(intake.columns.times_ms > now_ms + limits.max_future_ms).tolist()
     ahead = [(intake.events[place].ts - now_ms) / 1000 for place in late]

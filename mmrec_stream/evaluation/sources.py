@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import msgspec
 
-from mmrec_stream.contracts.behaviour import BehaviourEvent, decode_event
+from mmrec_stream.contracts.behaviour import BehaviourRecord, decode_event
 from mmrec_stream.contracts.catalogue import CatalogueItem, decode_item
 from mmrec_stream.errors import UserError
 from mmrec_stream.evaluation.dataset import Dataset, from_events
@@ -58,7 +58,7 @@ def read_topics(settings: Settings, counted: Callable[[int], None] | None = None
     return from_events("kafka", _events(settings, topics, counted), catalogue.values())
 
 
-def _events(settings: Settings, topics: Topics, counted: Callable[[int], None] | None) -> Iterator[BehaviourEvent]:
+def _events(settings: Settings, topics: Topics, counted: Callable[[int], None] | None) -> Iterator[BehaviourRecord]:
     done = 0
     for topic in topics.behaviour:
         for batch in read_batches(settings, topic):
