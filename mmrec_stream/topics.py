@@ -3,13 +3,14 @@
 Clicks and purchases are topics of their own, as producers of the two are different systems. The cart shares
 the purchases' topic: whether an item is in the cart, bought or given back depends on the order of these events, and
 Kafka keeps order within a topic only. Impressions, ratings and follows share `feedback`: impressions are ten times
-the clicks and nobody waits for them, so they must not stand in a click's way.
+the clicks and nobody waits for them, so they must not stand in a click's way. Requests to forget a user lie with the
+purchases, which are kept longest: as long as there are events of the user, trainers must know that they don't count.
 """
 
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mmrec_stream.contracts.behaviour import BehaviourEvent, EventType
+from mmrec_stream.contracts.behaviour import BehaviourRecord, EventType
 from mmrec_stream.settings import Settings
 
 DAY_MS = 86_400_000
@@ -66,7 +67,7 @@ class Topics:
         """Every topic that carries behaviour events."""
         return (self.clicks, self.purchases, self.feedback, *self.foreign)
 
-    def of_event(self, event: BehaviourEvent) -> str:
+    def of_event(self, event: BehaviourRecord) -> str:
         """Where our own producers publish an event."""
         match event.CODE:
             case EventType.VIEW | EventType.CLICK:
@@ -95,7 +96,7 @@ def topic_plan(settings: Settings) -> list[TopicSpec]:
     kept = _safe(r)
     return [
         TopicSpec(t.clicks, "user id", n, r, kept | _days(30), "views and clicks"),
-        TopicSpec(t.purchases, "user id", n, r, kept | _days(365), "cart, purchases, cancellations, returns"),
+        TopicSpec(t.purchases, "user id", n, r, kept | _days(365), "cart, purchases, returns; requests to forget"),
         TopicSpec(t.feedback, "user id", n, r, kept | _days(30), "impressions, ratings, follows"),
         TopicSpec(t.catalogue, "item id", 1, r, compacted, "products: text, image, price, stock"),
         TopicSpec(t.recommendations, "user id", n, r, kept | _days(1), "fresh lists, the newest of a user counts"),

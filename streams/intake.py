@@ -1,10 +1,11 @@
 """From records to events: what is good comes out as columns, what is not as dead letters with cause and origin."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from mmrec_stream.contracts.acceptance import UNREADABLE, Refusal, accept
-from mmrec_stream.contracts.behaviour import BehaviourEvent, decode_event
+from mmrec_stream.contracts.behaviour import BehaviourRecord, Forget, decode_event
 from mmrec_stream.contracts.dead_letters import DeadLetter, Fault, Origin, dead_letter
 from mmrec_stream.contracts.identity import partition_of
 from mmrec_stream.profiles.columns import EventColumns, columns_of
@@ -25,10 +26,25 @@ class Limits:
 class Intake:
     """A chunk, sorted: `events`, `chunk` and `columns` belong together place by place."""
 
-    events: list[BehaviourEvent]
+    events: list[BehaviourRecord]
     chunk: Chunk
     columns: EventColumns
     letters: list[DeadLetter]
+
+    def parts(self) -> "Iterator[Intake | tuple[Forget, int]]":
+        """What is to be folded, and requests to forget with their offsets, in their order."""
+        requests = [place for place, event in enumerate(self.events) if isinstance(event, Forget)]
+        if not requests:
+            yield self
+            return
+        start = 0
+        for place in [*requests, len(self.events)]:
+            if start < place:
+                events, chunk = self.events[start:place], self.chunk.at(list(range(start, place)))
+                yield Intake(events, chunk, columns_of(events, chunk.offsets), [])
+            if place < len(self.events):
+                yield cast("Forget", self.events[place]), self.chunk.offsets[place]
+            start = place + 1
 
 
 def sort_chunk(
@@ -83,7 +99,7 @@ def letter(chunk: Chunk, place: int, fault: Fault, detail: str) -> DeadLetter:
 
 
 def _faults(
-    events: Sequence[BehaviourEvent],
+    events: Sequence[BehaviourRecord],
     partition: int,
     limits: Limits,
     now_ms: int,

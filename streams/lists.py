@@ -174,6 +174,21 @@ class Lists:
                 tickets += due.tickets
         return tickets
 
+    def take_back(self, user: str, ticket: Ticket) -> None:
+        """Take back the user's newest list; `ticket` waits until that is known."""
+        ticket.add()
+
+        def outcome(_: int, delivered: bool) -> None:
+            if delivered:
+                ticket.settle()
+            else:
+                asyncio.get_running_loop().call_later(RETRY_S, send)
+
+        def send() -> None:
+            self._outbox.lists(self._topic, [(user, None)], outcome)
+
+        send()
+
     async def pace(self) -> None:
         """Before the next fetch: let lists that are due go first, for `PACE_S` at most.
 
@@ -310,6 +325,10 @@ class Lists:
                 continue
             if due.owner.state is State.SUSPENDED:
                 self._again(user, due)
+                continue
+            if not due.owner.table.rows.records["events"][due.row]:  # forgotten while the list was made
+                for ticket in due.tickets:
+                    ticket.settle()
                 continue
             records.append((user, encode_list(_message(user, due, slate, scored.at, published))))
             sent.append((user, due))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmrec_stream.catalogue.attributes import Catalogue
-from mmrec_stream.contracts.behaviour import EventType
+from mmrec_stream.contracts.behaviour import EventType, Forget
 from mmrec_stream.contracts.dead_letters import DeadLetter, encode_dead_letter
 from mmrec_stream.contracts.identity import NO_KEY, source_key
 from mmrec_stream.profiles.fold import fold
@@ -78,8 +78,11 @@ class Pipeline:
             for dead in intake.letters:
                 self._bury(dead, ticket)
             self._metrics.chunk(chunk.topic, chunk.partition, len(chunk), chunk.offsets[-1] + 1, chunk.behind)
-            if intake.events:
-                self._fold(intake, ticket)
+            for part in intake.parts() if intake.events else ():
+                if isinstance(part, Intake):
+                    self._fold(part, ticket)
+                else:
+                    self._forget(*part, chunk, ticket)
             ticket.seal()
         if not more:  # what came together is scored together
             self._lists.wake()
@@ -109,6 +112,14 @@ class Pipeline:
         self._metrics.folded(len(fresh), int(fresh.sum()))
         if self._settings.lists:
             self._line_up(intake, row_of_event, folded, ticket)
+
+    def _forget(self, request: Forget, offset: int, chunk: Chunk, ticket: Ticket) -> None:
+        """Forget a user: profile, place in line, newest list. At a repeat the list is taken back again, harmlessly."""
+        user, owner = request.user_id, chunk.owner
+        owner.erase(user, source_key(chunk.topic, owner.partition), offset, ticket)
+        for waiting in self._lists.forget(user, owner):
+            waiting.settle()
+        self._lists.take_back(user, ticket)
 
     def _line_up(self, intake: Intake, row_of_event: NDArray[np.int64], folded: float, ticket: Ticket) -> None:
         """Put every user who did something (an impression is nothing done) in line for a list.

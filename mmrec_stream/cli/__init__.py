@@ -42,6 +42,7 @@ from mmrec_stream.cli.broker import broker  # noqa: E402
 from mmrec_stream.cli.demo import demo  # noqa: E402
 from mmrec_stream.cli.doctor import doctor  # noqa: E402
 from mmrec_stream.cli.evaluate import evaluate  # noqa: E402
+from mmrec_stream.cli.forget import forget  # noqa: E402
 from mmrec_stream.cli.profile import profile  # noqa: E402
 from mmrec_stream.cli.redrive import redrive  # noqa: E402
 from mmrec_stream.cli.repartition import repartition  # noqa: E402
@@ -57,6 +58,7 @@ app.command()(broker)
 app.command()(demo)
 app.command()(doctor)
 app.command()(evaluate)
+app.command()(forget)
 app.command()(profile)
 app.command()(redrive)
 app.command()(repartition)

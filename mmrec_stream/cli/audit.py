@@ -24,7 +24,8 @@ def audit(
 
     Reads behaviour topics, profile changelog, dead letters and the workers' committed offsets from Kafka alone, while
     workers run or not. Events not committed yet are under way and counted as pending. Where retention has deleted the
-    beginning of a log, profiles with more events than the log are counted as not judged.
+    beginning of a log, profiles with more events than the log are counted as not judged, and so are users who asked to
+    be forgotten.
 
     Ends with status 1 when an event is lost or counted twice.
 
@@ -60,11 +61,12 @@ def _print(out: "Console", result: "Audit", names: int) -> None:
     from rich.table import Table
 
     sources = Table(box=None, pad_edge=False)
-    for title in ("topic", "partition", "records", "folded", "dead letters", "pending", "lost", "from offset"):
+    counts = ("folded", "dead letters", "erased", "pending", "lost")
+    for title in ("topic", "partition", "records", *counts, "from offset"):
         sources.add_column(title, justify="left" if title == "topic" else "right", no_wrap=True)
     for source in result.sources:
-        records = source.folded + source.dead + source.pending + source.lost
-        numbers = (source.partition, records, source.folded, source.dead, source.pending, source.lost, source.first)
+        found = (source.folded, source.dead, source.erased, source.pending, source.lost)
+        numbers = (source.partition, sum(found), *found, source.first)
         sources.add_row(source.topic, *(f"{number:,}" for number in numbers))
     out.print(sources)
     for cause, count in result.dead_letters.most_common():
@@ -86,9 +88,11 @@ def _print(out: "Console", result: "Audit", names: int) -> None:
             out.print(f"… and {len(faults) - names:,} more ({title}); --names {len(faults)} shows all")
     for topic, partition, offset in result.lost_places[:names]:
         out.print(f"[red]lost[/] record {topic}, partition {partition}, offset {offset}", highlight=False)
-    if result.unjudged:
+    if result.forgotten:
+        out.print(f"{result.forgotten:,} users asked to be forgotten: what is missing of them may be erased or lost")
+    if trimmed := result.unjudged - result.forgotten:
         out.print(
-            f"{result.unjudged:,} profiles have more events than their log, whose beginning retention has deleted: "
+            f"{trimmed:,} profiles have more events than their log, whose beginning retention has deleted: "
             "only losses can be seen there, not doubles"
         )
     if result.dead_letters_trimmed:
@@ -110,6 +114,7 @@ def _json(result: "Audit", names: int) -> str:
         "lost_users": sum(fault.missing > 0 for fault in faults),
         "doubled_users": sum(fault.missing < 0 for fault in faults),
         "unjudged_users": result.unjudged,
+        "forgotten_users": result.forgotten,
         "dead_letters": dict(result.dead_letters),
         "dead_letters_trimmed": result.dead_letters_trimmed,
         "unreadable_profiles": result.changelog.unreadable,

@@ -11,7 +11,7 @@ from mmrec_stream.errors import UserError
 from mmrec_stream.settings import load_settings
 
 if TYPE_CHECKING:
-    from mmrec_stream.contracts.behaviour import BehaviourEvent
+    from mmrec_stream.contracts.behaviour import BehaviourRecord
 
 
 class Kind(StrEnum):
@@ -90,7 +90,7 @@ def send(
     typer.echo(f"{topic}, {places[0]}")
 
 
-def _parsed(json: str | None, fields: dict[str, object]) -> "BehaviourEvent":
+def _parsed(json: str | None, fields: dict[str, object]) -> "BehaviourRecord":
     """The event that the command line describes.
 
     Raises:
@@ -105,7 +105,7 @@ def _parsed(json: str | None, fields: dict[str, object]) -> "BehaviourEvent":
         if json is not None:
             if given:
                 raise UserError(f"--json is the whole event: leave out {', '.join(given)}")
-            event: BehaviourEvent = decode_event(json)
+            event: BehaviourRecord = decode_event(json)
             return event
         if "type" not in given or "user_id" not in given:
             raise UserError(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from mmrec_stream.contracts.behaviour import BehaviourEvent, decode_event
+from mmrec_stream.contracts.behaviour import BehaviourRecord, decode_event
 from mmrec_stream.contracts.dead_letters import Fault
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -19,8 +19,8 @@ class Refusal:
     detail: str
 
 
-def accept(value: bytes | None, max_bytes: int) -> BehaviourEvent | Refusal:
-    """The event of a behaviour record's value, or why there is none.
+def accept(value: bytes | None, max_bytes: int) -> BehaviourRecord | Refusal:
+    """The event or command of a behaviour record's value, or why there is none.
 
     Args:
         value: the record's value.
@@ -31,7 +31,7 @@ def accept(value: bytes | None, max_bytes: int) -> BehaviourEvent | Refusal:
     if len(value) > max_bytes:
         return Refusal(Fault.OVERSIZED, f"{len(value)} bytes, at most {max_bytes} are taken")
     try:
-        event: BehaviourEvent = decode_event(value)
+        event: BehaviourRecord = decode_event(value)
     except msgspec.ValidationError as error:
         return Refusal(Fault.INVALID, str(error))
     except UNREADABLE as error:

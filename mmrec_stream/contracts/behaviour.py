@@ -1,4 +1,4 @@
-"""Behaviour events: what a visitor did, as one tagged family (`type` says which).
+"""Behaviour events: what a visitor did, as one tagged family (`type` says which), and commands that go the same way.
 
 Any behaviour topic may carry any type. On the wire an event is one JSON object; its key is the user id.
 """
@@ -25,6 +25,12 @@ class EventType(IntEnum):
     RATING = 8
     FOLLOW = 9
     IMPRESSION = 10
+
+
+class CommandType(IntEnum):
+    """The code of what travels with the events and is none: nothing is counted or learnt of it. From 200 on."""
+
+    FORGET = 200
 
 
 class _Event(Struct, tag_field="type", kw_only=True, frozen=True, omit_defaults=True, gc=False):
@@ -124,14 +130,29 @@ class Impression(_ItemEvent, tag="impression", kw_only=True, frozen=True):
     position: Annotated[int, Meta(ge=0)]
 
 
+class Forget(Struct, tag_field="type", tag="forget", kw_only=True, frozen=True, omit_defaults=True, gc=False):
+    """The user is to be forgotten: what they did until `ts` no longer counts anywhere."""
+
+    CODE: ClassVar[CommandType] = CommandType.FORGET
+    item_id: ClassVar[str] = ""
+    category: ClassVar[None] = None
+    brand: ClassVar[None] = None
+    price: ClassVar[None] = None
+    user_id: Id
+    ts: EventTime
+    v: SchemaVersion = 1
+
+
 ItemEvent = View | Click | AddToCart | RemoveFromCart | Purchase | Cancel | Return | Rating | Impression
 BehaviourEvent = ItemEvent | Follow
+BehaviourRecord = BehaviourEvent | Forget
+"""What a behaviour topic carries."""
 
 encode_event = msgspec.json.Encoder().encode
-"""One event as JSON bytes."""
+"""One event or command as JSON bytes."""
 
-decode_event = msgspec.json.Decoder(BehaviourEvent).decode
-"""JSON bytes as one event.
+decode_event = msgspec.json.Decoder(BehaviourRecord).decode
+"""JSON bytes as one event or command.
 
 Raises:
     msgspec.DecodeError: not JSON, or (ValidationError) a field is missing or wrong; the text names it.

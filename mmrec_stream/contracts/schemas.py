@@ -4,14 +4,14 @@ from typing import Any
 
 import msgspec
 
-from mmrec_stream.contracts.behaviour import BehaviourEvent
+from mmrec_stream.contracts.behaviour import BehaviourRecord
 from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.contracts.dead_letters import DeadLetter
 from mmrec_stream.contracts.recommendations import RecommendationList
 from mmrec_stream.contracts.releases import ReleaseAnnouncement
 
 CONTRACTS: dict[str, tuple[Any, str]] = {
-    "behaviour-event": (BehaviourEvent, "A behaviour event"),
+    "behaviour-event": (BehaviourRecord, "A behaviour event"),
     "catalogue-item": (CatalogueItem, "A catalogue item"),
     "recommendation-list": (RecommendationList, "A recommendation list"),
     "release-announcement": (ReleaseAnnouncement, "A release announcement"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mmrec_stream.contracts.behaviour import BehaviourEvent, EventType, Follow, Rating
+from mmrec_stream.contracts.behaviour import BehaviourRecord, EventType, Follow, Forget, Rating
 from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.contracts.fields import EARLIEST_MS
 from mmrec_stream.errors import UserError
@@ -185,24 +185,30 @@ def read_sequences(path: Path) -> Dataset:
     return Dataset(path.stem.lower(), interactions, list(user_numbers), list(item_numbers), timed=False)
 
 
-def from_events(name: str, events: Iterable[BehaviourEvent], catalogue: Iterable[CatalogueItem] = ()) -> Dataset:
+def from_events(name: str, events: Iterable[BehaviourRecord], catalogue: Iterable[CatalogueItem] = ()) -> Dataset:
     """Behaviour events and catalogue entries, in any order, as a data set.
 
     Every event that names an item is an interaction, of its own type; follows between users become social edges.
-    Items that only events name get an entry with what the newest event says of them.
+    Items that only events name get an entry with what the newest event says of them. What a user who asked to be
+    forgotten had done by then is left out, and so are follows of them, and items that nothing else names.
     """
     entries = {item.item_id: item for item in catalogue}
     item_numbers = {item_id: row for row, item_id in enumerate(entries)}
     user_numbers: dict[str, int] = {}
     rows: list[tuple[int, int, int, int]] = []
     ratings: list[float] = []
-    edges: list[tuple[int, int]] = []
+    edges: list[tuple[int, int, int]] = []
+    forgotten: dict[str, int] = {}
     hints: dict[str, tuple[int, CatalogueItem]] = {}
     for event in events:
+        if isinstance(event, Forget):
+            forgotten[event.user_id] = max(event.ts, forgotten.get(event.user_id, 0))
+            continue
         user = user_numbers.setdefault(event.user_id, len(user_numbers))
         if isinstance(event, Follow):
             if event.followed_user_id is not None:
-                edges.append((user, user_numbers.setdefault(event.followed_user_id, len(user_numbers))))
+                followed = user_numbers.setdefault(event.followed_user_id, len(user_numbers))
+                edges.append((user, followed, event.ts))
             continue
         item = item_numbers.setdefault(event.item_id, len(item_numbers))
         rows.append((user, item, event.ts, event.CODE))
@@ -211,12 +217,34 @@ def from_events(name: str, events: Iterable[BehaviourEvent], catalogue: Iterable
             known = CatalogueItem(item_id=event.item_id, category=event.category, brand=event.brand, price=event.price)
             hints[event.item_id] = (event.ts, known)
     columns = np.array(rows, dtype=np.int64).reshape(-1, 4).T
+    social = np.array(edges, dtype=np.int64).reshape(-1, 3)
+    rated = np.array(ratings)
+    user_ids, item_ids = list(user_numbers), list(item_numbers)
+    if forgotten:
+        until = np.array([forgotten.get(user, -1) for user in user_ids], dtype=np.int64)
+        kept = columns[2] > until[columns[0]]
+        known = social[:, 2] > until[social[:, :2]].max(axis=1, initial=-1)
+        columns, rated, social = columns[:, kept], rated[kept], social[known]
+        user_ids, (columns[0], social[:, :2]) = _named(user_ids, until < 0, columns[0], social[:, :2])
+        listed = np.arange(len(item_ids)) < len(entries)
+        item_ids, (columns[1],) = _named(item_ids, listed, columns[1])
     return Dataset(
         name,
-        Interactions.of(columns[0], columns[1], columns[2], columns[3], np.array(ratings)),
-        list(user_numbers),
-        list(item_numbers),
-        [entries.get(item_id) or hints[item_id][1] for item_id in item_numbers],
-        social=np.array(edges, dtype=np.int32) if edges else None,
-        listed=bool(entries) and not hints,
+        Interactions.of(columns[0], columns[1], columns[2], columns[3], rated),
+        user_ids,
+        item_ids,
+        [entries.get(item_id) or hints[item_id][1] for item_id in item_ids],
+        social=social[:, :2].astype(np.int32) if len(social) else None,
+        listed=bool(entries) and len(item_ids) == len(entries),
     )
+
+
+def _named(
+    ids: Sequence[str], kept: Mask, *numbers: NDArray[np.int64]
+) -> tuple[list[str], tuple[NDArray[np.int64], ...]]:
+    """Without the ids that are not `kept` and that no number stands for: those left, and the numbers anew."""
+    named = kept.copy()
+    for some in numbers:
+        named[some] = True
+    places = np.cumsum(named) - 1
+    return [ids[place] for place in np.flatnonzero(named).tolist()], tuple(places[some] for some in numbers)

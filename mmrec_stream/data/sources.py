@@ -7,7 +7,7 @@ from typing import TypeVar
 import msgspec
 
 from mmrec_stream.catalogue.changes import read_changes
-from mmrec_stream.contracts.behaviour import BehaviourEvent, decode_event
+from mmrec_stream.contracts.behaviour import BehaviourRecord, decode_event
 from mmrec_stream.contracts.catalogue import CatalogueItem, decode_item
 from mmrec_stream.data.dataset import Dataset, from_events
 from mmrec_stream.errors import UserError
@@ -56,7 +56,7 @@ def read_topics(settings: Settings, counted: Callable[[int], None] | None = None
     return from_events("kafka", _events(settings, topics, counted), catalogue.values())
 
 
-def _events(settings: Settings, topics: Topics, counted: Callable[[int], None] | None) -> Iterator[BehaviourEvent]:
+def _events(settings: Settings, topics: Topics, counted: Callable[[int], None] | None) -> Iterator[BehaviourRecord]:
     done = 0
     for topic in topics.behaviour:
         for batch in read_batches(settings, topic):
@@ -69,11 +69,11 @@ def _events(settings: Settings, topics: Topics, counted: Callable[[int], None] |
                 counted(done)
 
 
-def _event(value: bytes | None) -> BehaviourEvent | None:
+def _event(value: bytes | None) -> BehaviourRecord | None:
     if not value:
         return None
     try:
-        event: BehaviourEvent = decode_event(value)
+        event: BehaviourRecord = decode_event(value)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     return event

@@ -14,6 +14,7 @@ from confluent_kafka import Message
 from numpy.typing import NDArray
 
 from mmrec_stream.contracts.acceptance import Refusal, accept
+from mmrec_stream.contracts.behaviour import Forget
 from mmrec_stream.contracts.dead_letters import Fault
 from mmrec_stream.contracts.identity import source_key
 from mmrec_stream.errors import UserError
@@ -38,7 +39,7 @@ EXAMPLES = 1_000
 
 @dataclass
 class SourceTally:
-    """One source partition: every record of it is in exactly one of the four counts."""
+    """One source partition: every record of it is in exactly one of the five counts."""
 
     topic: str
     partition: int
@@ -52,6 +53,8 @@ class SourceTally:
     """Records in the dead letters."""
     lost: int = 0
     """Committed, and neither in a profile nor in the dead letters."""
+    erased: int = 0
+    """Committed, and in no profile, of users who asked to be forgotten; and the requests themselves."""
     pending: int = 0
     """Not committed yet, and not in a profile or the dead letters."""
 
@@ -82,7 +85,10 @@ class Audit:
     agreeing: int = 0
     faults: list[UserFault] = field(default_factory=list)
     unjudged: int = 0
-    """Users whose profile has more events than the log, where retention has deleted the log's beginning."""
+    """Users whose profile has more events than the log, where retention has deleted the log's beginning; and users who
+    asked to be forgotten, of whom nobody can say what their profile should have."""
+    forgotten: int = 0
+    """Those of `unjudged` who asked to be forgotten."""
     lost_places: list[Place] = field(default_factory=list)
     """Where the first `EXAMPLES` lost records lie."""
     dead_letters: Counter[Fault] = field(default_factory=Counter)
@@ -113,11 +119,16 @@ def audit(settings: Settings, progress: Progress = lambda topic, records: None) 
     result = Audit()
     profiles = _profiles(settings, result, progress)
     dead = _dead_letters(settings, topics.dead_letters, result, progress)
+    lost: list[tuple[Place, str | None]] = []
     for topic in topics.behaviour:
-        _count(settings, topic, profiles, committed, dead, result, progress)
+        lost += _count(settings, topic, profiles, committed, dead, result, progress)
     trimmed = {source.partition for source in result.sources if source.first > 0}
+    for source in result.sources:
+        _excuse(source, profiles[source.partition])
     for partition, known in profiles.items():
         _judge(known, partition in trimmed, result)
+    forgotten = set().union(*(known.forgotten for known in profiles.values()))
+    result.lost_places = [place for place, user in lost if user not in forgotten][:EXAMPLES]
     return result
 
 
@@ -132,6 +143,10 @@ class _Known:
         self.places = {user: place for place, user in enumerate(self.users)}
         self.strangers: Counter[str] = Counter()
         """Lost events of users without a profile."""
+        self.lost: Counter[tuple[str, str]] = Counter()
+        """Lost events by topic and user, of users with and without one."""
+        self.forgotten: set[str] = set()
+        """Users who asked to be."""
         self._keys: NDArray[np.uint32] = records["source_keys"][live]
         self._offsets: NDArray[np.int64] = records["source_offsets"][live]
 
@@ -192,12 +207,17 @@ def _count(
     dead: set[Place],
     result: Audit,
     progress: Progress,
-) -> None:
-    """Put every record of a behaviour topic into one of its partition's counts, and valid events to their users."""
+) -> list[tuple[Place, str | None]]:
+    """Put every record of a behaviour topic into one of its partition's counts, and valid events to their users.
+
+    Returns:
+        Where the first `EXAMPLES` lost records lie, and whose they are.
+    """
     tallies = {
         partition: SourceTally(topic, partition, span.low, committed.get((topic, partition), 0))
         for partition, span in spans(settings, topic).items()
     }
+    lost: list[tuple[Place, str | None]] = []
     last_offsets = {partition: known.last_offsets(topic, partition) for partition, known in profiles.items()}
     for messages in read_batches(settings, topic):
         for message in messages:
@@ -207,6 +227,11 @@ def _count(
                 tally.dead += 1
                 continue
             event = accept(message.value(), settings.max_event_bytes)
+            if isinstance(event, Forget):
+                known.forgotten.add(event.user_id)
+                tally.erased += offset < tally.committed
+                tally.pending += offset >= tally.committed
+                continue
             user = None if isinstance(event, Refusal) else event.user_id
             place = None if user is None else known.places.get(user)
             if place is not None and offset <= last_offsets[partition][place]:
@@ -216,24 +241,41 @@ def _count(
                 tally.pending += 1
             else:
                 tally.lost += 1
-                if len(result.lost_places) < EXAMPLES:
-                    result.lost_places.append((topic, partition, offset))
+                if len(lost) < EXAMPLES:
+                    lost.append(((topic, partition, offset), user))
+                if user is not None:
+                    known.lost[topic, user] += 1
                 if place is not None:
                     known.in_log[place] += 1
                 elif user is not None:
                     known.strangers[user] += 1
         progress(topic, len(messages))
     result.sources += tallies.values()
+    return lost
+
+
+def _excuse(source: SourceTally, known: _Known) -> None:
+    """Take what is missing of users who asked to be forgotten for erased."""
+    excused = sum(known.lost[source.topic, user] for user in known.forgotten)
+    source.lost -= excused
+    source.erased += excused
 
 
 def _judge(known: _Known, trimmed: bool, result: Audit) -> None:
     """Compare the counts of one partition's users. `trimmed`: retention has deleted the beginning of a log of it."""
     result.users += len(known.users) + len(known.strangers)
+    asked = [user for user in known.forgotten if user in known.places or user in known.strangers]
+    result.forgotten += len(asked)
+    result.unjudged += len(asked)
     for user, in_log, folded in zip(known.users, known.in_log, known.folded, strict=True):
+        if user in known.forgotten:
+            continue
         if in_log == folded:
             result.agreeing += 1
         elif folded > in_log and trimmed:
             result.unjudged += 1
         else:
             result.faults.append(UserFault(user, in_log, folded))
-    result.faults += [UserFault(user, in_log, 0) for user, in_log in known.strangers.items()]
+    result.faults += [
+        UserFault(user, in_log, 0) for user, in_log in known.strangers.items() if user not in known.forgotten
+    ]

@@ -16,7 +16,7 @@ from confluent_kafka import Message
 from msgspec import structs
 
 from mmrec_stream.contracts.acceptance import UNREADABLE, Refusal, accept
-from mmrec_stream.contracts.behaviour import BehaviourEvent
+from mmrec_stream.contracts.behaviour import BehaviourRecord
 from mmrec_stream.contracts.dead_letters import (
     DeadLetter,
     Fault,
@@ -163,7 +163,7 @@ def redrive(
 
 def _decide(
     letter: DeadLetter, value: bytes | None, settings: Settings, anyway: bool
-) -> tuple[Outcome, BehaviourEvent | None]:
+) -> tuple[Outcome, BehaviourRecord | None]:
     if value is None:
         return (Outcome.NO_VALUE if letter.value is None else Outcome.CUT), None
     event = accept(value, settings.max_event_bytes)
@@ -180,7 +180,7 @@ def _publish(
     wanted: Wanted,
     letter: DeadLetter,
     value: bytes | None,
-    event: BehaviourEvent | None,
+    event: BehaviourRecord | None,
 ) -> None:
     destination = wanted.to or letter.origin.topic
     if wanted.to is None and destination in topics.foreign and event is not None:

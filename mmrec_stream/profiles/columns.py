@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
-from mmrec_stream.contracts.behaviour import BehaviourEvent, EventType, Rating
+from mmrec_stream.contracts.behaviour import BehaviourRecord, CommandType, EventType, Rating
 from mmrec_stream.contracts.identity import NO_KEY, short_key
 from mmrec_stream.profiles.record import price_bands
 
@@ -22,9 +22,9 @@ class EventColumns:
 
     users: list[str]
     types: NDArray[np.uint8]
-    """EventType."""
+    """EventType; or CommandType, which the fold passes over."""
     items: NDArray[np.uint64]
-    """id_key; NO_KEY for a follow."""
+    """id_key; NO_KEY for a follow and a command."""
     times_ms: NDArray[np.int64]
     offsets: NDArray[np.int64]
     ratings: NDArray[np.float32]
@@ -53,14 +53,14 @@ class _ShortKeys(dict[str | None, int]):
 _short_keys = _ShortKeys()
 
 
-def columns_of(events: Sequence[BehaviourEvent], offsets: Sequence[int]) -> EventColumns:
+def columns_of(events: Sequence[BehaviourRecord], offsets: Sequence[int]) -> EventColumns:
     """The columns of `events`, whose offsets in their partition are `offsets`."""
     codes = [event.CODE for event in events]
     types = np.array(codes, dtype=np.uint8)
     items = np.array([xxh3_64_intdigest(event.item_id.encode()) for event in events], dtype=np.uint64)
     items[items == NO_KEY] = 1
-    if EventType.FOLLOW in codes:
-        items[types == EventType.FOLLOW] = NO_KEY
+    if EventType.FOLLOW in codes or CommandType.FORGET in codes:
+        items[(types == EventType.FOLLOW) | (types == CommandType.FORGET)] = NO_KEY
     ratings = np.zeros(len(events), dtype=np.float32)
     if EventType.RATING in codes:
         for position, event in enumerate(events):

@@ -56,7 +56,7 @@ def fold(records: Records, rows: NDArray[np.int64], columns: EventColumns, sourc
         source: `source_key` of the partition.
 
     Returns:
-        Which events were folded (False: known already), shape (events,).
+        Which events were folded (False: known already, or a command), shape (events,).
     """
     folded = np.zeros(len(rows), dtype=np.bool_)
     _fold(
@@ -117,7 +117,7 @@ def _tastes(types, ratings):  # type: ignore[no-untyped-def]
 def _fold(records, rows, types, items, times_ms, offsets, ratings, categories, brands, price_bands, source, folded):  # type: ignore[no-untyped-def]
     for event in range(len(rows)):
         record = records[rows[event]]
-        if not _advance(record, source, offsets[event]):
+        if types[event] >= TYPE_SLOTS or not _advance(record, source, offsets[event]):
             continue
         folded[event] = True
         code, item, now = types[event], items[event], times_ms[event]

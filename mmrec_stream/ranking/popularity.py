@@ -24,7 +24,8 @@ RECALLED_PROFILES = 10_000
 """Profiles that are looked at: half a million interactions rank the best 100 items as all of them would, in 50 ms. The
 250,000 profiles of a large partition would take 8 s, for which its events would wait."""
 
-_WEIGHTS = np.array([WEIGHTS.get(EventType(code), 0.0) if code else 0.0 for code in range(max(EventType) + 1)])
+_WEIGHTS = np.array([WEIGHTS.get(code, 0.0) for code in range(256)])  # type: ignore[call-overload]
+"""By any code that a column can hold; commands weigh nothing."""
 
 _REBASE_EXPONENT = 60.0
 """Counts are kept as of a fixed time and grow by 2^(age / half-life) (forward decay: Cormode et al. 2009); the time is

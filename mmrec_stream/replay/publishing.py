@@ -6,7 +6,7 @@ from pathlib import Path
 from time import sleep, time
 from typing import Protocol, Self
 
-from mmrec_stream.contracts.behaviour import BehaviourEvent, encode_event
+from mmrec_stream.contracts.behaviour import BehaviourRecord, encode_event
 from mmrec_stream.contracts.catalogue import CatalogueItem, encode_item
 from mmrec_stream.errors import UserError
 from mmrec_stream.kafka.admin import Cluster
@@ -27,7 +27,7 @@ class Publisher(Protocol):
     sent: Counter[str]
     """Records handed over, by topic or file."""
 
-    def event(self, event: BehaviourEvent) -> None:
+    def event(self, event: BehaviourRecord) -> None:
         """Publish one event."""
 
     def item(self, item: CatalogueItem) -> None:
@@ -53,7 +53,7 @@ class TopicPublisher:
         self.sent: Counter[str] = Counter()
         """Records handed to the producer, by topic."""
 
-    def event(self, event: BehaviourEvent) -> None:
+    def event(self, event: BehaviourRecord) -> None:
         """Queue one event, keyed by its user."""
         topic = self._topics.of_event(event)
         self._producer.send(topic, encode_event(event), key=event.user_id.encode())
@@ -92,7 +92,7 @@ class FilePublisher:
             self._files = files.pop_all()
         self.sent: Counter[str] = Counter()
 
-    def event(self, event: BehaviourEvent) -> None:
+    def event(self, event: BehaviourRecord) -> None:
         """Write one event."""
         self._events.write(encode_event(event) + b"\n")
         self.sent[self._names[1]] += 1

@@ -14,7 +14,7 @@ import msgspec
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.compute as pc  # type: ignore[import-untyped]
 
-from mmrec_stream.contracts.behaviour import BehaviourEvent, decode_event
+from mmrec_stream.contracts.behaviour import BehaviourEvent, BehaviourRecord, decode_event
 from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.replay.mapping import Mapping, Time, Type
 from mmrec_stream.replay.undecodable import is_undecodable, shown
@@ -43,7 +43,7 @@ class Reject:
     """The row itself, as text."""
 
 
-Outcome = BehaviourEvent | Reject
+Outcome = BehaviourRecord | Reject
 
 
 def events_of_batch(

@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.storm.judge import Changelog, Letters, Lists, Log, Receipts, Verdict, judge
 from benchmarks.storm.traffic import Shoppers
 from mmrec_stream.contracts.acceptance import Refusal, accept
-from mmrec_stream.contracts.behaviour import BehaviourEvent, EventType
+from mmrec_stream.contracts.behaviour import BehaviourEvent, EventType, Forget
 from mmrec_stream.contracts.dead_letters import DeadLetter, Fault, Origin, dead_letter, encode_dead_letter
 from mmrec_stream.contracts.identity import partition_of, source_key
 from mmrec_stream.contracts.recommendations import Cause, RecommendationList, Times, encode_list
@@ -99,6 +99,7 @@ def worked(log: list[Published], *, lose: Collection[int] = (), double: Collecti
             letter = letter_of(record, event.fault)
             scene.letters.append((letter.record_key, encode_dead_letter(letter)))
             continue
+        assert not isinstance(event, Forget)
         profile = profiles.setdefault(record.key, empty(1))
         if place not in lose:
             _fold(profile, event, record)

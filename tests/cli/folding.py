@@ -7,6 +7,7 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from mmrec_stream.contracts.acceptance import Refusal, accept
+from mmrec_stream.contracts.behaviour import Forget
 from mmrec_stream.contracts.dead_letters import DeadLetter, Origin, encode_dead_letter
 from mmrec_stream.contracts.identity import source_key
 from mmrec_stream.kafka.clients import BatchProducer, open_consumer
@@ -80,7 +81,7 @@ def fold_log(
                         if letters:
                             producer.send(topics.dead_letters, encode_dead_letter(letter), key=letter.record_key)
                         continue
-                    if place in lose:
+                    if place in lose or isinstance(event, Forget):
                         continue
                     numbers = rows.rows_of([event.user_id])
                     fold(rows.records, numbers, columns_of([event], [message.offset()]), source_key(topic, partition))

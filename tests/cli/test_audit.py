@@ -4,13 +4,14 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from mmrec_stream.contracts.behaviour import Forget, encode_event
 from mmrec_stream.contracts.identity import partition_of
 from mmrec_stream.kafka.clients import BatchProducer
 from mmrec_stream.kafka.reader import read
 from mmrec_stream.profiles.record import VERSION
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import Topics, changelog_topic
-from tests.cli.folding import click, delete_before, fold_log, publish
+from tests.cli.folding import NOW, click, delete_before, fold_log, publish
 from tests.conftest import Outcome
 
 Mmrec = Callable[..., Outcome]
@@ -61,12 +62,32 @@ def test_a_changelog_with_deletions_rubbish_and_a_newer_workers_rows_is_read(
         for key, value in rows.items():
             producer.send(changelog, bytes([VERSION + 1]) + value[1:] + b"more", key=key)
         producer.send(changelog, None, key=b"never-seen")
-        producer.send(changelog, rows[b"ann"], key=None)
+        producer.send(changelog, rows[b"ann"], key=b"\xff")
         producer.send(changelog, b"rubbish", key=b"bob")
     status, found = audited(mmrec, settings)
     assert status == 0
     assert (found["users"], found["agreeing"], found["unreadable_profiles"]) == (2, 2, 2)
     assert "2 changelog records are no profile" in mmrec(settings, "audit").stdout
+
+
+def test_what_is_missing_of_a_user_who_asked_to_be_forgotten_is_no_loss(
+    settings: Settings, topics: Topics, mmrec: Mmrec
+) -> None:
+    publish(settings, topics.clicks, [(user, click(user)) for user in ("ann", "bob", "eve") for _ in range(3)])
+    mine = {user: first_offset(settings, topics, user) for user in ("ann", "bob", "eve")}
+    forget = encode_event(Forget(user_id="ann", ts=NOW))
+    publish(settings, topics.feedback, [("ann", forget), ("never-seen", forget.replace(b"ann", b"never-seen"))])
+    erased = [place_of(settings, topics.clicks, "ann", mine["ann"] + number) for number in range(3)]
+    lost = place_of(settings, topics.clicks, "bob", mine["bob"] + 2)
+    fold_log(settings, lose=[*erased, lost])
+    status, found = audited(mmrec, settings)
+    assert status == 1
+    assert [(fault["user"], fault["in_log"], fault["folded"]) for fault in found["faults"]] == [("bob", 3, 2)]
+    assert found["lost_records"] == [list(lost)]
+    assert (found["users"], found["agreeing"], found["forgotten_users"], found["unjudged_users"]) == (3, 1, 1, 1)
+    counts = {name: sum(source[name] for source in found["sources"]) for name in ("erased", "lost", "folded")}
+    assert counts == {"erased": 5, "lost": 1, "folded": 5}
+    assert "1 users asked to be forgotten" in mmrec(settings, "audit").stdout
 
 
 def test_bad_events_without_dead_letters_are_lost(settings: Settings, topics: Topics, mmrec: Mmrec) -> None:

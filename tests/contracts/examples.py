@@ -12,6 +12,7 @@ from mmrec_stream.contracts.behaviour import (
     Cancel,
     Click,
     Follow,
+    Forget,
     Impression,
     Purchase,
     Rating,
@@ -48,6 +49,7 @@ EXAMPLES: dict[str, Any] = {
     "rating": Rating(**ABOUT, rating=4.5),
     "follow_user": Follow(**WHO, followed_user_id="u-2"),  # type: ignore[arg-type]
     "follow_brand": Follow(**WHO, brand="Ember"),  # type: ignore[arg-type]
+    "forget": Forget(user_id="u-1", ts=TS),
     "impression": Impression(**ABOUT, list_id="l-3", position=4),
     "view_bare": View(user_id="u-1", ts=TS, item_id="i-7"),
     "catalogue_item": CatalogueItem(

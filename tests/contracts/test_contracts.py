@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmrec_stream.contracts.behaviour import BehaviourEvent, EventType, Follow, View, decode_event
+from mmrec_stream.contracts.behaviour import BehaviourRecord, CommandType, EventType, Follow, View, decode_event
 from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.contracts.dead_letters import DeadLetter
 from mmrec_stream.contracts.fields import EARLIEST_MS
@@ -99,7 +99,7 @@ def test_junk_is_an_error_and_nothing_worse(junk: bytes) -> None:
         decode_event(junk)
 
 
-@given(any_of(BehaviourEvent))
+@given(any_of(BehaviourRecord))
 def test_any_event_comes_back_as_it_went(value: Any) -> None:
     _comes_back(value)
 
@@ -130,7 +130,8 @@ def test_event_type_codes_are_for_ever() -> None:
         "FOLLOW": 9,
         "IMPRESSION": 10,
     }
-    assert {type(EXAMPLES[name]).CODE for name in EVENT_NAMES} == set(EventType)
+    assert {kind.name: kind.value for kind in CommandType} == {"FORGET": 200}
+    assert {type(EXAMPLES[name]).CODE for name in EVENT_NAMES} == {*EventType, *CommandType}
 
 
 def test_events_cannot_be_changed() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
-from mmrec_stream.contracts.behaviour import BehaviourEvent
+from mmrec_stream.contracts.behaviour import BehaviourRecord
 from mmrec_stream.contracts.schemas import CONTRACTS, schema, schema_files
 from mmrec_stream.settings import Settings
 from tests.contracts.examples import EXAMPLES, any_of, as_json, codec
@@ -38,7 +38,7 @@ def test_real_messages_are_valid(name: str, validators: dict[str, Draft202012Val
     validators[contract].validate(json.loads(encode(EXAMPLES[name])))
 
 
-@given(any_of(BehaviourEvent))
+@given(any_of(BehaviourRecord))
 @settings(max_examples=50, deadline=None)
 def test_any_event_is_valid(value: Any) -> None:
     Draft202012Validator(schema("behaviour-event")).validate(json.loads(codec(value)[0](value)))

@@ -2,8 +2,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from mmrec_stream.contracts.behaviour import BehaviourEvent, Click, EventType, Follow, Purchase, Rating
+from mmrec_stream.contracts.behaviour import (
+    BehaviourEvent,
+    BehaviourRecord,
+    Click,
+    EventType,
+    Follow,
+    Forget,
+    Purchase,
+    Rating,
+)
 from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.data.dataset import Dataset, Interactions, from_events, read_sequences
 from mmrec_stream.errors import UserError
@@ -74,6 +85,53 @@ def test_items_are_in_the_order_of_listing_where_the_catalogue_names_them_all() 
     assert list(listed.item_ids) == ["b", "a"]
     assert not from_events("shop", events, catalogue[:1]).listed, "item a is where its first event put it"
     assert not from_events("shop", events).listed
+
+
+users = st.sampled_from(["anna", "bob", "cem"])
+times = st.integers(T, T + 4)
+clicks = st.builds(Click, user_id=users, ts=times, item_id=st.sampled_from("abcd"))
+follows = st.builds(Follow, user_id=users, ts=times, followed_user_id=users)
+
+
+@given(
+    st.lists(clicks | follows | st.builds(Forget, user_id=users, ts=times), max_size=30),
+    st.sets(st.sampled_from("abe")),
+)
+def test_what_a_forgotten_user_did_by_then_is_as_if_it_had_never_been(
+    events: list[BehaviourRecord], listed: set[str]
+) -> None:
+    until = {"anna": 0, "bob": 0, "cem": 0}
+    for event in events:
+        if isinstance(event, Forget):
+            until[event.user_id] = max(until[event.user_id], event.ts)
+    left = [
+        event
+        for event in events
+        if not isinstance(event, Forget)
+        and event.ts > until[event.user_id]
+        and not (isinstance(event, Follow) and event.ts <= until[event.followed_user_id or ""])
+    ]
+    catalogue = [CatalogueItem(item_id=item) for item in sorted(listed)]
+    found, expected = from_events("shop", events, catalogue), from_events("shop", left, catalogue)
+    assert sorted(said(found)) == sorted(said(expected))
+    assert set(found.item_ids) == set(expected.item_ids)
+    assert found.catalogue is not None
+    assert [item.item_id for item in found.catalogue] == list(found.item_ids)
+    assert found.listed == expected.listed
+    gone = {user for user, ts in until.items() if ts} - set(expected.user_ids)
+    assert not gone & set(found.user_ids)
+
+
+def said(dataset: Dataset) -> list[tuple[object, ...]]:
+    """All that a data set says, by name."""
+    log = dataset.interactions
+    names, items = dataset.user_ids, dataset.item_ids
+    did = [
+        (names[user], items[item], time)
+        for user, item, time in zip(log.users.tolist(), log.items.tolist(), log.times.tolist(), strict=True)
+    ]
+    edges = [] if dataset.social is None else [(names[one], names[other], 0) for one, other in dataset.social.tolist()]
+    return [*did, *edges]
 
 
 def test_features_must_have_a_row_an_item() -> None:

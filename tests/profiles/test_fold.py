@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from mmrec_stream.contracts.behaviour import (
     AddToCart,
     BehaviourEvent,
+    BehaviourRecord,
     Cancel,
     Click,
     EventType,
     Follow,
+    Forget,
     Impression,
     Purchase,
     Rating,
@@ -26,6 +28,7 @@ from mmrec_stream.profiles.columns import columns_of
 from mmrec_stream.profiles.fold import AFFINITY_HALF_LIFE_MS, decay_to, fold, taste_weights
 from mmrec_stream.profiles.record import HELD, RING, SOURCES, WINDOWS_MS
 from mmrec_stream.profiles.rows import ProfileRows
+from mmrec_stream.ranking.popularity import Popularity
 from tests.profiles.events import START_MS, events
 
 CLICKS = source_key("clicks", 0)
@@ -214,6 +217,21 @@ def test_what_counts_as_a_liking_is_what_strengthens_a_taste(code: EventType, ra
 def test_following_a_brand_is_a_taste() -> None:
     record = record_of(folded([Follow(user_id="ann", brand="lux", ts=START_MS)]))
     assert (record["brand_keys"][0], record["brand_weights"][0], record["size"]) == (short_key("lux"), 5.0, 0)
+
+
+@given(st.lists(events(), max_size=20), st.lists(st.integers(0, 20), min_size=1, max_size=4))
+def test_a_request_to_forget_is_no_event_of_the_fold(batch: list[BehaviourEvent], places: list[int]) -> None:
+    mixed: list[BehaviourRecord] = [*batch]
+    for place in places:
+        mixed.insert(place, Forget(user_id="ann", ts=START_MS))
+    columns = columns_of(mixed, range(len(mixed)))
+    rows = ProfileRows()
+    fresh = fold(rows.records, rows.rows_of(columns.users), columns, CLICKS)
+    assert fresh.tolist() == [not isinstance(one, Forget) for one in mixed]
+    assert int(rows.records["events"].sum()) == len(batch)
+    popularity = Popularity()
+    popularity.count([one.item_id for one in mixed], columns.items, columns.types, columns.times_ms)
+    assert len(popularity) <= len(batch)
 
 
 def test_offsets_are_kept_apart_by_source() -> None:

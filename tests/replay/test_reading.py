@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from mmrec_stream.contracts.behaviour import (
     AddToCart,
-    BehaviourEvent,
+    BehaviourRecord,
     Cancel,
     Click,
     Follow,
@@ -40,7 +40,7 @@ OCTOBER = 1_569_888_000_000
 
 def read(
     path: Path, source: str | Named | None, anonymous_as: str | None = None
-) -> tuple[list[BehaviourEvent], list[Reject]]:
+) -> tuple[list[BehaviourRecord], list[Reject]]:
     chunks = _chunks(path, source, anonymous_as)
     outcomes = [outcome for chunk in chunks for outcome in chunk.outcomes]
     rejects = [outcome for outcome in outcomes if isinstance(outcome, Reject)]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mmrec_stream.contracts.behaviour import BehaviourEvent, View, decode_event, encode_event
+from mmrec_stream.contracts.behaviour import BehaviourRecord, View, decode_event, encode_event
 from mmrec_stream.contracts.catalogue import decode_item
 from mmrec_stream.contracts.identity import partition_of
 from mmrec_stream.kafka.admin import Cluster
@@ -39,7 +39,7 @@ def october(tmp_path: Path) -> Path:
     return path
 
 
-def events_in(settings: Settings, topics: Topics) -> dict[str, list[BehaviourEvent]]:
+def events_in(settings: Settings, topics: Topics) -> dict[str, list[BehaviourRecord]]:
     return {
         topic: [decode_event(message.value() or b"") for message in read(settings, topic)]
         for topic in (topics.clicks, topics.purchases, topics.feedback)
@@ -53,10 +53,10 @@ def test_every_row_is_an_event_or_a_reject(settings: Settings, topics: Topics, m
     expected = [o for chunk in chunks for o in chunk.outcomes if not isinstance(o, Reject)]
     published = events_in(settings, topics)
     for topic, events in published.items():
-        by_user: dict[str, list[BehaviourEvent]] = defaultdict(list)
+        by_user: dict[str, list[BehaviourRecord]] = defaultdict(list)
         for event in events:
             by_user[event.user_id].append(event)
-        wanted: dict[str, list[BehaviourEvent]] = defaultdict(list)
+        wanted: dict[str, list[BehaviourRecord]] = defaultdict(list)
         for event in expected:
             if topics.of_event(event) == topic:
                 wanted[event.user_id].append(event)
