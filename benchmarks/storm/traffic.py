@@ -163,6 +163,7 @@ class Traffic:
                 "acks": "all",
                 "enable.idempotence": True,
                 "message.timeout.ms": 0,  # no broker is away for so long that an event is given up
+                "reconnect.backoff.max.ms": 1_000,  # the storm goes on as soon as a broker is back
                 "linger.ms": 5,
                 "compression.type": "lz4",
                 "queue.buffering.max.messages": 1_000_000,
