@@ -16,6 +16,7 @@ from pathlib import Path
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
+from benchmarks.kafka import SESSION_S
 from benchmarks.results import console
 from benchmarks.storm.faults import GAP_S, LONG, SHORT, Fault, Kind, schedule
 from benchmarks.storm.judge import Verdict
@@ -27,17 +28,8 @@ from mmrec_stream.brokers import ApacheCluster, ApacheKafka, apache_cluster
 
 PREFIX, APP = "storm.", "storm"
 
-SESSION_S = 6.0
-"""After how long without a heartbeat a worker's group gives it up: Kafka's lower bound on brokers for the classic
-protocol, and what the brokers are told for the new one, whose own default of 45 s would make a storm of waiting."""
-
-BROKER_PROPERTIES = {
-    "group.consumer.session.timeout.ms": str(int(SESSION_S * 1000)),
-    "group.consumer.min.session.timeout.ms": str(int(SESSION_S * 1000)),
-    "group.consumer.heartbeat.interval.ms": "1500",
-    "group.consumer.min.heartbeat.interval.ms": "1000",
-    "log.cleaner.backoff.ms": "1000",
-}
+BROKER_PROPERTIES = {"log.cleaner.backoff.ms": "1000"}
+"""Where compaction is forced, the cleaner must not rest for its usual 15 s."""
 
 COMPACTION = {
     "segment.bytes": str(1 << 20),
@@ -63,6 +55,8 @@ class Weather:
     users: int = 8_000
     rate: float = 3_000
     """Records a second."""
+    prelude: int = 0
+    """Records that are published at once when it begins, so that there is more to restore."""
     seconds: float | None = 240.0
     events: int | None = None
     faults: int | None = None
@@ -190,6 +184,7 @@ class Storm:
                 users=weather.users,
                 rate=weather.rate,
                 most=weather.events,
+                prelude=weather.prelude,
             )
             self._began = time.monotonic()
             for worker in self._workers:
@@ -250,8 +245,6 @@ class Storm:
             "MMREC_PARTITIONS": str(weather.partitions),
             "MMREC_REPLICATION": str(self._cluster.replication),
             "MMREC_DATA_DIR": str(self._folder / "var"),
-            # A storm may hold an event up for minutes, and every last list is judged.
-            "MMREC_LISTS_MAX_AGE_S": "86400",
         }
         if name is not None and int(name[1:]) < weather.static:
             env["MMREC_WORKER_NAME"] = name
@@ -430,7 +423,7 @@ class Storm:
             except KafkaException as error:
                 self._say(f"not judged yet: {error.args[0].str()}")
                 continue
-            if left == 0 and all(visitor.down for visitor in self._visitors):
+            if left == 0 and all(visitor.down for visitor in self._visitors) and all(map(_idle, self._workers)):
                 return 0
         return left
 
@@ -454,6 +447,12 @@ class Storm:
     def _kill_all(self) -> None:
         for worker in (*self._workers, *self._visitors):
             worker.kill()
+
+
+def _idle(worker: Worker) -> bool:
+    """Whether it serves, and owes nobody a list that it has put off while it was behind."""
+    status, page = worker.page("ready")
+    return status == 200 and not page.get("lists_due") and not page.get("lists_put_off")
 
 
 @contextmanager

@@ -10,8 +10,9 @@ from mmrec_stream.brokers import why_no_kafka
 
 WEATHER = Weather(
     seed=4,
-    users=3_000,
+    users=10_000,
     rate=1_000,
+    prelude=100_000,  # so that a restore takes its time
     seconds=70,
     kinds=(Kind.KILL, Kind.STOP, Kind.FREEZE, Kind.FREEZE_LONG, Kind.AMBUSH, Kind.BROKER),
     gap_s=(2.0, 6.0),  # less than a worker needs to start
