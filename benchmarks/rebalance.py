@@ -13,6 +13,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from benchmarks import events
 from benchmarks.kafka import SESSION_S, Cluster, running_broker
+from benchmarks.processes import await_true
 from benchmarks.results import Report, Target, console
 from benchmarks.storm.workers import Worker
 from benchmarks.workload import create_topics, worker_env
@@ -284,17 +285,13 @@ def _held(workers: Sequence[Worker]) -> dict[int, str]:
     return held
 
 
+def _await(condition: Callable[[], object], what: str) -> None:
+    await_true(condition, what, patience_s=PATIENCE_S, look_s=0.02)
+
+
 def _served(workers: Sequence[Worker]) -> bool:
     """Whether these workers serve, and all partitions between them."""
     return all(worker.ready for worker in workers) and len(_held(workers)) == PARTITIONS
-
-
-def _await(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"waited {PATIENCE_S:.0f} s for {what}")
-        time.sleep(0.02)
 
 
 def _draw(axes: Any, gaps: Gaps) -> None:

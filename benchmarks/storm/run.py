@@ -423,7 +423,11 @@ class Storm:
             except KafkaException as error:
                 self._say(f"not judged yet: {error.args[0].str()}")
                 continue
-            if left == 0 and all(visitor.down for visitor in self._visitors) and all(map(_idle, self._workers)):
+            if (
+                left == 0
+                and all(visitor.down for visitor in self._visitors)
+                and all(worker.idle for worker in self._workers)
+            ):
                 return 0
         return left
 
@@ -447,12 +451,6 @@ class Storm:
     def _kill_all(self) -> None:
         for worker in (*self._workers, *self._visitors):
             worker.kill()
-
-
-def _idle(worker: Worker) -> bool:
-    """Whether it serves, and owes nobody a list that it has put off while it was behind."""
-    status, page = worker.page("ready")
-    return status == 200 and not page.get("lists_due") and not page.get("lists_put_off")
 
 
 @contextmanager
