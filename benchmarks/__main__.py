@@ -9,7 +9,10 @@ import typer
 from benchmarks.results import console
 from mmrec_stream.errors import UserError
 
-CASES = ("stream", "scaling", "latency", "scoring", "restore", "rebalance", "storm", "memory", "profile", "quality")
+CASES = (
+    *("stream", "scaling", "latency", "scoring", "restore", "catchup", "rebalance", "outage", "storm", "memory"),
+    *("profile", "quality"),
+)
 """Each is a module `benchmarks.<case>` with a typer function `command`."""
 
 DOCUMENT = "document"

@@ -16,6 +16,10 @@ from mmrec_stream.brokers.base import Broker
 from mmrec_stream.brokers.embedded import EmbeddedBroker, embedded, why_no_embedded
 from mmrec_stream.errors import UserError
 
+SESSION_S = 6.0
+"""After how long without a heartbeat the group gives a worker up, on the brokers that are started here: Kafka's lower
+bound for the classic protocol."""
+
 EMBEDDED = "mmrec, embedded broker"
 """What figures of ours on the embedded broker are shown as, beside the rest: it is for trying things out."""
 

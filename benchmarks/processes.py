@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -104,6 +104,20 @@ class System:
             if line.startswith(b"{"):
                 with contextlib.suppress(msgspec.DecodeError):
                     self._milestones.put(msgspec.json.decode(line, type=Milestone))
+
+
+def await_true(condition: Callable[[], object], what: str, *, patience_s: float, look_s: float = 0.05) -> float:
+    """Wait until `condition` holds, looking every `look_s`; returns when it was seen, by the monotonic clock.
+
+    Raises:
+        RuntimeError: it does not within `patience_s`; names `what` was waited for.
+    """
+    deadline = time.monotonic() + patience_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"waited {patience_s:.0f} s for {what}")
+        time.sleep(look_s)
+    return time.monotonic()
 
 
 @contextlib.contextmanager

@@ -1,82 +1,170 @@
-"""Rebalance under load: for how long each partition stands still while a worker joins, leaves, and is killed."""
+"""Rebalance under load: how long each partition stands still while workers join, leave, are killed and come back."""
 
 import itertools
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from benchmarks import events
-from benchmarks.kafka import Cluster, running_broker
-from benchmarks.processes import System, mmrec, running
+from benchmarks.kafka import SESSION_S, Cluster, running_broker
+from benchmarks.processes import await_true
 from benchmarks.results import Report, Target, console
-from benchmarks.workload import PARTITIONS, create_topics, worker_env
+from benchmarks.storm.workers import Worker
+from benchmarks.workload import create_topics, worker_env
 from mmrec_stream.brokers.base import Broker
 from mmrec_stream.settings import load_settings
 from mmrec_stream.topics import changelog_topic
 
-PREFIX, APP = "reb.", "rebalance"
+PREFIX = "reb."
 
-RATE = 5_000
-"""Events a second while workers come and go."""
+PARTITIONS = 12
 
-WATCHED_S = 12.0
-"""How long after a change the output is watched: the session timeout of 6 s, a restore, and some."""
+RATE = 3_000
+"""Events a second while workers come and go: one every 4 ms on each partition."""
 
-SESSION_S = 6.0
-"""`streams.app.SESSION_TIMEOUT_S`, which a killed worker's partitions have to wait for."""
+AFTER_S = 2.0
+"""How long the output is watched after every partition is served again."""
+
+PATIENCE_S = 90.0
+
+STAY, MOVE = "partitions that stay", "partitions that move"
+
+Gaps = dict[tuple[str, str], list[float]]
+"""By what happened and which partitions, the longest time without output of each, s."""
 
 
 def command(
     quick: Annotated[bool, typer.Option(help="One change of each kind.")] = False,
-    rounds: Annotated[int, typer.Option(help="Times of joining, leaving and being killed.")] = 3,
+    rounds: Annotated[int, typer.Option(help="Times that each change happens.")] = 3,
+    standbys: Annotated[int, typer.Option(help="MMREC_STANDBYS of the workers.")] = 0,
+    protocol: Annotated[str, typer.Option(help="MMREC_GROUP_PROTOCOL of the workers.")] = "auto",
 ) -> None:
     """The longest time without output of partitions that stay with a worker and of those that move."""
     rounds = 1 if quick else rounds
-    gaps: dict[tuple[str, str], list[float]] = {}
-    restores: list[float] = []
     with running_broker() as broker, tempfile.TemporaryDirectory(prefix="mmrec-bench-") as folder:
-        cluster = Cluster(broker.bootstrap)
-        report = Report("rebalance", quick=quick, broker=broker.name, rate=RATE, partitions=PARTITIONS)
-        create_topics(cluster, prefix=PREFIX, app_id=APP)
-        command_line = mmrec("worker")
-
-        def env() -> dict[str, str]:
-            return worker_env(broker, prefix=PREFIX, app_id=APP, data_dir=folder, lists="false")
-
-        with running(command_line, env=env()) as first, _Load(broker), _Watch(broker) as watch:
-            _await_ready(first, 1)
-            time.sleep(3)
-            for number in range(rounds):
-                for end in ("leaves", "is killed"):
-                    with console.status(f"round {number + 1}: a worker joins and {end}"):
-                        second = System(command_line, env=env())
-                        try:
-                            moved = _observe(watch, gaps, "joins", first, lambda second=second: _await_ready(second, 1))  # type: ignore[misc]
-                            restores.extend(_restores(second))
-                            before = len(first.lines("restored"))
-                            _observe(
-                                watch, gaps, end, first,
-                                lambda second=second, end=end: second.stop(kill=end == "is killed"),  # type: ignore[misc]
-                                moved=moved,
-                            )  # fmt: skip
-                            restores.extend(_restores(first)[before:])
-                        finally:
-                            second.stop(kill=True)
-        longest = max(restores, default=0.0)
-        report.add("restore of the moved partitions", "mmrec", longest, "s")
+        report = Report(
+            "rebalance",
+            quick=quick,
+            broker=broker.name,
+            rate=RATE,
+            partitions=PARTITIONS,
+            standbys=standbys,
+            protocol=protocol,
+        )
+        group = _Group(broker, Path(folder), MMREC_STANDBYS=str(standbys), MMREC_GROUP_PROTOCOL=protocol)
+        gaps: Gaps = {}
+        _dynamic(group, gaps, rounds)
+        _static(group, gaps, rounds)
+        planned = 0.5 if standbys else 2.0
+        limits = {
+            "a worker joins": planned,
+            "a worker leaves": planned,
+            "a worker is killed": SESSION_S + 2.0,
+            "a named worker is killed and comes back": 3.0,
+            "rolling restart of three named workers": 3.0,
+        }
         for (change, which), samples in gaps.items():
-            limit = 1.0 if which == "stay" else 1.0 + longest + (SESSION_S if change == "is killed" else 0.0)
-            target = Target(round(limit, 2), at_least=False)
-            report.add(
-                f"a worker {change}, partitions that {which}", "mmrec", samples, "s without output", target=target
-            )
+            limit = 0.25 if which == STAY else limits[change]
+            target = Target(limit, at_least=False)
+            report.add(f"{change}, {which}", "mmrec", samples, "s without output", target=target, longest=max(samples))
         report.plot("gaps", lambda axes: _draw(axes, gaps))
         report.close()
+
+
+class _Group:
+    """Workers of a group, and the broker that they are on."""
+
+    def __init__(self, broker: Broker, folder: Path, **settings: str) -> None:
+        self.broker = broker
+        self._folder = folder
+        self._settings = settings
+
+    def worker(self, app: str, name: str, **settings: str) -> Worker:
+        """A worker of the group `app`, not started."""
+        env = worker_env(
+            self.broker, prefix=PREFIX, app_id=app, data_dir=self._folder, lists="false", partitions=str(PARTITIONS)
+        )
+        return Worker(f"{app}-{name}", env | self._settings | settings, self._folder)
+
+
+def _dynamic(group: _Group, gaps: Gaps, rounds: int) -> None:
+    """A third worker joins two others, and leaves or is killed."""
+    app = "dynamic"
+    workers = [group.worker(app, f"w{number}") for number in range(2)]
+    with _stage(group, app, workers) as watch:
+        for number, end in itertools.product(range(rounds), ("a worker leaves", "a worker is killed")):
+            third = group.worker(app, "third")
+            try:
+                with console.status(f"round {number + 1}: a worker joins"):
+                    _observe(watch, gaps, "a worker joins", workers, third.start, [*workers, third])
+                with console.status(f"round {number + 1}: {end}"):
+                    act = third.kill if end == "a worker is killed" else third.stop
+                    _observe(watch, gaps, end, [*workers, third], act, workers)
+            finally:
+                third.kill()
+
+
+def _static(group: _Group, gaps: Gaps, rounds: int) -> None:
+    """Three workers with names that the group knows are killed and restarted, and restarted one after the other."""
+    app = "static"
+    workers = [group.worker(app, f"w{number}", MMREC_WORKER_NAME=f"{app}-w{number}") for number in range(3)]
+
+    def come_back() -> None:
+        workers[0].kill()
+        workers[0].start()
+
+    def roll() -> None:
+        for worker in workers:
+            worker.stop()
+            _await(lambda worker=worker: worker.look() is not None or worker.down, worker.name)  # type: ignore[misc]
+            worker.start()
+            _await(lambda: _served(workers), worker.name)
+
+    with _stage(group, app, workers) as watch:
+        for number in range(rounds):
+            with console.status(f"round {number + 1}: a named worker is killed and comes back"):
+                change = "a named worker is killed and comes back"
+                _observe(watch, gaps, change, workers, come_back, workers, moved=workers[:1])
+            with console.status(f"round {number + 1}: rolling restart"):
+                change = "rolling restart of three named workers"
+                _observe(watch, gaps, change, workers, roll, workers, moved=workers)
+
+
+class _stage:  # noqa: N801 - used as a function
+    """A group of its own under load, its output watched."""
+
+    def __init__(self, group: _Group, app: str, workers: Sequence[Worker]) -> None:
+        create_topics(Cluster(group.broker.bootstrap), prefix=PREFIX, app_id=app, partitions=PARTITIONS)
+        self._workers = workers
+        self._load, self._watch = _Load(group.broker), _Watch(group.broker, app)
+
+    def __enter__(self) -> "_Watch":
+        for worker in self._workers:
+            worker.start()
+        try:
+            _await(lambda: _served(self._workers), "the first workers")
+        except BaseException:
+            self._end_workers()
+            raise
+        self._load.__enter__()
+        watch = self._watch.__enter__()
+        _await(lambda: all(watch.arrivals), "the first rows of every partition")
+        return watch
+
+    def __exit__(self, *_: object) -> None:
+        self._watch.__exit__()
+        self._load.__exit__()
+        self._end_workers()
+
+    def _end_workers(self) -> None:
+        for worker in self._workers:
+            worker.kill()
 
 
 class _Load:
@@ -109,13 +197,19 @@ class _Load:
 
 
 class _Watch:
-    """When rows of each partition arrive in the changelog."""
+    """When rows of each partition arrive in the changelog, those of open transactions once they are committed."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, app: str) -> None:
         self._consumer = Consumer(
-            {"bootstrap.servers": broker.bootstrap, "group.id": "watch", "auto.offset.reset": "latest", "log_level": 0}
+            {
+                "bootstrap.servers": broker.bootstrap,
+                "group.id": "watch",
+                "auto.offset.reset": "latest",
+                "isolation.level": "read_committed",
+                "log_level": 0,
+            }
         )
-        topic = changelog_topic(load_settings(app_id=APP))
+        topic = changelog_topic(load_settings(app_id=app))
         self._consumer.assign([TopicPartition(topic, partition) for partition in range(PARTITIONS)])
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._listen, daemon=True)
@@ -138,7 +232,7 @@ class _Watch:
     def _listen(self) -> None:
         while not self._stop.is_set():
             record = self._consumer.poll(0.1)
-            if record is not None and record.error() is None:
+            if record is not None:
                 now = time.monotonic()
                 for one in (record, *self._consumer.consume(5_000, 0)):
                     if one.error() is None:
@@ -147,45 +241,63 @@ class _Watch:
 
 def _observe(
     watch: _Watch,
-    gaps: dict[tuple[str, str], list[float]],
+    gaps: Gaps,
     change: str,
-    first: System,
+    before: Sequence[Worker],
     act: Callable[[], object],
-    moved: set[int] | None = None,
-) -> set[int]:
-    """Note the gaps of all partitions around `act`; returns the partitions that left the first worker."""
-    before = _held(first)
+    after: Sequence[Worker],
+    moved: Sequence[Worker] | None = None,
+) -> None:
+    """Note the gaps of all partitions around `act`, until `after` serve all of them and some.
+
+    Args:
+        watch: of the output.
+        gaps: where to note them.
+        change: what happens.
+        before: the workers that serve now.
+        act: what happens.
+        after: the workers that serve then.
+        moved: whose partitions count as moved, where the same workers have them before and after.
+    """
+    held = _held(before)
     began = time.monotonic()
     act()
-    time.sleep(max(0.0, WATCHED_S - (time.monotonic() - began)))
-    moved = before - _held(first) if moved is None else moved
+    for worker in {*before, *after} - {*after}:
+        _await(lambda worker=worker: worker.look() is not None or worker.down, worker.name)  # type: ignore[misc]
+    _await(lambda: _served(after), "all partitions served")
+    since_served = time.monotonic()
+    _await(lambda: all(arrivals[-1] > since_served for arrivals in watch.arrivals), "output of every partition")
+    time.sleep(AFTER_S)
+    names = None if moved is None else {worker.name for worker in moved}
+    now = _held(after)
     for partition in range(PARTITIONS):
-        which = "move" if partition in moved else "stay"
-        gaps.setdefault((change, which), []).append(watch.longest_gap(partition, began))
-    return moved
+        stays = held.get(partition) == now.get(partition) if names is None else held.get(partition) not in names
+        gaps.setdefault((change, STAY if stays else MOVE), []).append(watch.longest_gap(partition, began))
 
 
-def _held(worker: System) -> set[int]:
-    line = worker.lines("ready: partitions")[-1]
-    return {int(number) for number in line.partition("partitions ")[2].rpartition(", ")[0].split(", ")}
+def _held(workers: Sequence[Worker]) -> dict[int, str]:
+    """Which worker serves each partition, by their own pages."""
+    held: dict[int, str] = {}
+    for worker in workers:
+        status, page = worker.page("ready")
+        if status == 200:
+            held |= dict.fromkeys(page["partitions"], worker.name)
+    return held
 
 
-def _restores(worker: System) -> list[float]:
-    """Seconds of each restore that the worker has logged."""
-    return [float(line.partition(" rows in ")[2].split()[0]) for line in worker.lines("profile rows in")]
+def _await(condition: Callable[[], object], what: str) -> None:
+    await_true(condition, what, patience_s=PATIENCE_S, look_s=0.02)
 
 
-def _await_ready(worker: System, times: int) -> None:
-    deadline = time.monotonic() + 60
-    while len(worker.lines("ready: partitions")) < times:
-        if not worker.alive() or time.monotonic() > deadline:
-            raise worker.failure("not ready")
-        time.sleep(0.02)
+def _served(workers: Sequence[Worker]) -> bool:
+    """Whether these workers serve, and all partitions between them."""
+    return all(worker.ready for worker in workers) and len(_held(workers)) == PARTITIONS
 
 
-def _draw(axes: Any, gaps: dict[tuple[str, str], list[float]]) -> None:
+def _draw(axes: Any, gaps: Gaps) -> None:
     for place, ((_change, which), samples) in enumerate(gaps.items()):
-        axes.scatter([place] * len(samples), samples, color="#c2410c" if which == "stay" else "#64748b")
-    axes.set_xticks(range(len(gaps)), [f"{change}:\n{which}" for change, which in gaps], fontsize=8)
+        axes.scatter([place] * len(samples), samples, color="#c2410c" if which == STAY else "#64748b")
+    labels = [f"{change}:\n{which.removeprefix('partitions that ')}" for change, which in gaps]
+    axes.set_xticks(range(len(gaps)), labels, fontsize=6, rotation=30, ha="right")
     axes.set_ylabel("longest time without output, s")
     axes.set_ylim(bottom=0)

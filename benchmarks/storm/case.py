@@ -25,6 +25,7 @@ def command(
     events: Annotated[int | None, typer.Option(help="Events in all; faults come at least as long as they do.")] = None,
     faults: Annotated[int | None, typer.Option(help="Faults at least.")] = None,
     rate: Annotated[float | None, typer.Option(help="Events a second.")] = None,
+    prelude: Annotated[int | None, typer.Option(help="Events at once when it begins, to have more to restore.")] = None,
     users: Annotated[int | None, typer.Option(help="Users; each has .8 events a second at most.")] = None,
     workers: Annotated[int | None, typer.Option(help="Workers that are always there.")] = None,
     brokers: Annotated[int | None, typer.Option(help="Brokers: 1, or 3 with three replicas of everything.")] = None,
@@ -51,7 +52,13 @@ def command(
         "nodes": brokers,
         "compaction": compaction,
     }
-    given |= {"gap_s": gap, "static": static, "kinds": _kinds(kinds), "settings": _settings(setting or [])}
+    given |= {
+        "prelude": prelude,
+        "gap_s": gap,
+        "static": static,
+        "kinds": _kinds(kinds),
+        "settings": _settings(setting or []),
+    }
     weather = replace(weather, **{name: value for name, value in given.items() if value is not None})
     report = Report(
         "storm",

@@ -24,6 +24,8 @@ class Kind(StrEnum):
     """A broker is killed and started again after 1 to 15 s."""
     VISIT = "visit"
     """A further worker joins, and leaves or is killed before its restore can be done, or just after."""
+    AMBUSH = "ambush"
+    """A worker is killed, and while the next one restores, that is killed too, or another worker leaves."""
     CUT = "cut"
     """A worker is cut off from the group's coordinator, and from nothing else, until the group has given it up."""
     RESTART_ALL = "restart-all"
@@ -43,6 +45,7 @@ _WEIGHTS = {
     Kind.FREEZE_LONG: 2,
     Kind.BROKER: 2,
     Kind.VISIT: 3,
+    Kind.AMBUSH: 3,
     Kind.CUT: 3,
     Kind.RESTART_ALL: 1,
 }
@@ -83,6 +86,7 @@ def schedule(
         Kind.FREEZE_LONG: (session_s + 2.0, session_s + 12.0),
         Kind.BROKER: (1.0, 15.0),
         Kind.VISIT: (1.0, 10.0),
+        Kind.AMBUSH: (0.0, 1.0),
         Kind.CUT: (session_s, session_s + 10.0),
         Kind.RESTART_ALL: (0.0, 2.0),
     }

@@ -50,7 +50,7 @@ MAX_FUTURE_MS = 3_600_000
 RING, HELD, SOURCES, TYPE_SLOTS = 50, 8, 6, 11
 HALF_LIVES_MS = (3_600_000, 86_400_000, 604_800_000)
 
-# Version 1 of the profile record: 1,140 bytes, little-endian, by literal offsets.
+# Version 1 of the profile record: 1,140 bytes, little-endian, by literal offsets. Later ones have theirs behind them.
 _ROW_BYTES = 1_140
 _SIZE_AT, _TYPES_AT, _HELD_TYPES_AT = 1, 2, 52
 _ITEMS, _HELD_ITEMS, _LAST_MS = struct.Struct("<50Q"), struct.Struct("<8Q"), struct.Struct("<q")
@@ -301,8 +301,8 @@ class Row:
 
 
 def is_row(value: bytes) -> bool:
-    """Whether these are the bytes of a profile of version 1."""
-    return len(value) == _ROW_BYTES and value[0] == 1
+    """Whether these are the bytes of a profile."""
+    return len(value) == _ROW_BYTES if value[:1] == b"\x01" else len(value) > _ROW_BYTES and value[0] > 1
 
 
 def progress(value: bytes) -> tuple[int, dict[int, int]]:

@@ -59,8 +59,7 @@ def lag(stage: Stage) -> int:
     with closing(_consumer(stage, stage.app_id)) as consumer:
         places = [place for topic in stage.behaviour for place in _partitions(consumer, topic)]
         committed = consumer.committed(places, timeout=PATIENCE_S)
-        ends = (consumer.get_watermark_offsets(place, timeout=PATIENCE_S)[1] for place in places)
-        return sum(end - max(place.offset, 0) for place, end in zip(committed, ends, strict=True))
+        return sum(_end(consumer, place) - max(place.offset, 0) for place in committed)
 
 
 def ends(stage: Stage) -> Ends:
@@ -71,10 +70,7 @@ def ends(stage: Stage) -> Ends:
     """
     with closing(_consumer(stage)) as consumer:
         return {
-            topic: {
-                place.partition: consumer.get_watermark_offsets(place, timeout=PATIENCE_S)[1]
-                for place in _partitions(consumer, topic)
-            }
+            topic: {place.partition: _end(consumer, place) for place in _partitions(consumer, topic)}
             for topic in (*stage.behaviour, stage.changelog, stage.lists, stage.letters)
         }
 
@@ -82,11 +78,7 @@ def ends(stage: Stage) -> Ends:
 def open_transactions(stage: Stage) -> int:
     """Partitions of the changelog that end in a transaction whose owner has neither committed nor aborted it."""
     with closing(_consumer(stage)) as stable, closing(_consumer(stage, isolation="read_uncommitted")) as all_:
-        return sum(
-            stable.get_watermark_offsets(place, timeout=PATIENCE_S)[1]
-            < all_.get_watermark_offsets(place, timeout=PATIENCE_S)[1]
-            for place in _partitions(stable, stage.changelog)
-        )
+        return sum(_end(stable, place) < _end(all_, place) for place in _partitions(stable, stage.changelog))
 
 
 def read(stage: Stage, topic: str, upto: Mapping[int, int]) -> Iterator[Message]:
@@ -180,12 +172,35 @@ class Follower:
                         reached[message.partition()] = message.offset()
 
 
-_PASSING = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT})
+_PASSING = frozenset(
+    {
+        KafkaError._TRANSPORT,
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._TIMED_OUT,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+    }
+)
+"""What clients are told while a broker comes back."""
 
 
 def _partitions(consumer: Consumer, topic: str) -> list[TopicPartition]:
     metadata = consumer.list_topics(topic, timeout=PATIENCE_S).topics[topic]
     return [TopicPartition(topic, partition) for partition in sorted(metadata.partitions)]
+
+
+def _end(consumer: Consumer, place: TopicPartition) -> int:
+    """The end of a partition as the consumer's isolation shows it; a leader that has just come back is waited for."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return int(consumer.get_watermark_offsets(place, timeout=PATIENCE_S)[1])
+        except KafkaException as error:
+            if not error.args[0].retriable() and error.args[0].code() not in _PASSING:
+                raise
+            if time.monotonic() > deadline:
+                raise
+        consumer.poll(0.1)
 
 
 def _consumer(stage: Stage, group: str = "storm-judge", *, isolation: str = "read_committed") -> Consumer:

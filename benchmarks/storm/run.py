@@ -16,6 +16,7 @@ from pathlib import Path
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
+from benchmarks.kafka import SESSION_S
 from benchmarks.results import console
 from benchmarks.storm.faults import GAP_S, LONG, SHORT, Fault, Kind, schedule
 from benchmarks.storm.judge import Verdict
@@ -27,17 +28,8 @@ from mmrec_stream.brokers import ApacheCluster, ApacheKafka, apache_cluster
 
 PREFIX, APP = "storm.", "storm"
 
-SESSION_S = 6.0
-"""After how long without a heartbeat a worker's group gives it up: Kafka's lower bound on brokers for the classic
-protocol, and what the brokers are told for the new one, whose own default of 45 s would make a storm of waiting."""
-
-BROKER_PROPERTIES = {
-    "group.consumer.session.timeout.ms": str(int(SESSION_S * 1000)),
-    "group.consumer.min.session.timeout.ms": str(int(SESSION_S * 1000)),
-    "group.consumer.heartbeat.interval.ms": "1500",
-    "group.consumer.min.heartbeat.interval.ms": "1000",
-    "log.cleaner.backoff.ms": "1000",
-}
+BROKER_PROPERTIES = {"log.cleaner.backoff.ms": "1000"}
+"""Where compaction is forced, the cleaner must not rest for its usual 15 s."""
 
 COMPACTION = {
     "segment.bytes": str(1 << 20),
@@ -63,6 +55,8 @@ class Weather:
     users: int = 8_000
     rate: float = 3_000
     """Records a second."""
+    prelude: int = 0
+    """Records that are published at once when it begins, so that there is more to restore."""
     seconds: float | None = 240.0
     events: int | None = None
     faults: int | None = None
@@ -155,6 +149,8 @@ class Storm:
         self._began = 0.0
         self.faults: Counter[Kind] = Counter()
         self.early = 0
+        self._next_broker = 0
+        """How many records have to be acknowledged before the next broker may be killed."""
         self._cut: set[str] = set()
         self._waiting: set[str] = set()
         self._proxies: dict[str, Proxy] = {}
@@ -188,6 +184,7 @@ class Storm:
                 users=weather.users,
                 rate=weather.rate,
                 most=weather.events,
+                prelude=weather.prelude,
             )
             self._began = time.monotonic()
             for worker in self._workers:
@@ -248,8 +245,6 @@ class Storm:
             "MMREC_PARTITIONS": str(weather.partitions),
             "MMREC_REPLICATION": str(self._cluster.replication),
             "MMREC_DATA_DIR": str(self._folder / "var"),
-            # A storm may hold an event up for minutes, and every last list is judged.
-            "MMREC_LISTS_MAX_AGE_S": "86400",
         }
         if name is not None and int(name[1:]) < weather.static:
             env["MMREC_WORKER_NAME"] = name
@@ -264,8 +259,9 @@ class Storm:
             self._wait(fault.wait_s, traffic)
             if self._over(traffic):
                 return
-            while (what := self._strike(fault)) is None:  # everything that it could hit is hit already
+            while (what := self._strike(fault, traffic.receipts.total)) is None:
                 self._wait(0.5, traffic)
+                fault = next(faults)
             self.faults[fault.kind] += 1
             states = " ".join(f"{worker.name} {self._state(worker)}" for worker in self._workers)
             self._say(f"{what:<28} acknowledged {traffic.receipts.total:>10,}   {states}")
@@ -301,6 +297,16 @@ class Storm:
         for visitor in self._visitors:
             visitor.look()
 
+    def _spring(self, worker: Worker, fault: Fault) -> None:
+        """The second half of an ambush, when the worker's pages are there and it does not serve yet."""
+        status, _ = worker.page("ready", 0.2) if worker.free else (0, {})
+        if status == 503:
+            others = [other for other in self._workers if other is not worker and other.free]
+            other = others[fault.victim % len(others)] if others else worker
+            self._in(fault.lasts_s, worker.kill if fault.hard else other.stop)
+        elif status != 200:  # not even begun, or something else has hit it
+            self._in(0.2, lambda: self._spring(worker, fault))
+
     def _in(self, seconds: float, action: Callable[[], None]) -> None:
         heapq.heappush(self._due, (self._now + seconds, next(self._serial), action))
 
@@ -313,12 +319,13 @@ class Storm:
 
         self._in(seconds, start)
 
-    def _strike(self, fault: Fault) -> str | None:
-        """Do it; says what was done, or None if there is nothing to do it to."""
+    def _strike(self, fault: Fault, acknowledged: int) -> str | None:
+        """Do it; says what was done, or None if there is nothing to do it to: all that it could hit is hit already."""
         if fault.kind is Kind.BROKER:
-            # One at a time: with two of three gone nothing can be acknowledged, and one that is alone is enough.
-            if not all(node.running for node in self._nodes):
+            # One at a time, and under load: not while the last one that was killed comes back.
+            if not all(node.running for node in self._nodes) or acknowledged < self._next_broker:
                 return None
+            self._next_broker = acknowledged + int(self.weather.rate)
             node = self._nodes[fault.victim % len(self._nodes)]
             node.kill()
             self._in(fault.lasts_s, node.launch)
@@ -339,12 +346,16 @@ class Storm:
         self.early += early
         what = f"{worker.name}{' (not ready)' if early else ''} {fault.kind}"
         match fault.kind:
-            case Kind.KILL | Kind.STOP:
-                if fault.kind is Kind.KILL:
-                    self._start_in(worker, fault.lasts_s)
-                    worker.kill()
-                else:
-                    worker.stop()
+            case Kind.KILL:
+                self._start_in(worker, fault.lasts_s)
+                worker.kill()
+                return what
+            case Kind.STOP:
+                worker.stop()
+                return what
+            case Kind.AMBUSH:
+                worker.kill()
+                self._spring(worker, fault)
                 return what
             case Kind.CUT:
                 self._cut.add(worker.name)
@@ -412,7 +423,11 @@ class Storm:
             except KafkaException as error:
                 self._say(f"not judged yet: {error.args[0].str()}")
                 continue
-            if left == 0 and all(visitor.down for visitor in self._visitors):
+            if (
+                left == 0
+                and all(visitor.down for visitor in self._visitors)
+                and all(worker.idle for worker in self._workers)
+            ):
                 return 0
         return left
 

@@ -131,7 +131,15 @@ class Traffic:
     """Publishes records at a rate on a thread of its own, and keeps the brokers' receipts."""
 
     def __init__(
-        self, bootstrap: str, prefix: str, *, seed: int, users: int, rate: float, most: int | None = None
+        self,
+        bootstrap: str,
+        prefix: str,
+        *,
+        seed: int,
+        users: int,
+        rate: float,
+        most: int | None = None,
+        prelude: int = 0,
     ) -> None:
         """Set up; `start` begins.
 
@@ -142,6 +150,7 @@ class Traffic:
             users: how many there are.
             rate: records a second.
             most: records in all; without end where None.
+            prelude: records that are published at once, before the others.
 
         Raises:
             ValueError: more records a second than so many users can have.
@@ -154,7 +163,7 @@ class Traffic:
         self.sent = 0
         self.refused = 0
         """Records that the producer gave up: they may be in the log or not."""
-        self._prefix, self._rate, self._most = prefix, rate, most
+        self._prefix, self._rate, self._most, self._prelude = prefix, rate, most, prelude
         self._shoppers = Shoppers(seed, users)
         self._producer = Producer(
             {
@@ -163,6 +172,7 @@ class Traffic:
                 "acks": "all",
                 "enable.idempotence": True,
                 "message.timeout.ms": 0,  # no broker is away for so long that an event is given up
+                "reconnect.backoff.max.ms": 1_000,  # the storm goes on as soon as a broker is back
                 "linger.ms": 5,
                 "compression.type": "lz4",
                 "queue.buffering.max.messages": 1_000_000,
@@ -191,7 +201,7 @@ class Traffic:
     def _publish(self) -> None:
         began = time.monotonic()
         while not self._stop.is_set() and not self.done:
-            if (ahead := self.sent / self._rate - (time.monotonic() - began)) > 0.002:
+            if (ahead := (self.sent - self._prelude) / self._rate - (time.monotonic() - began)) > 0.002:
                 self._producer.poll(ahead)
                 continue
             record = self._shoppers.next(time.time())

@@ -162,3 +162,9 @@ class Worker:
     def ready(self) -> bool:
         """Whether its page says that it serves its partitions."""
         return self.free and self.page("ready", 0.3)[0] == 200
+
+    @property
+    def idle(self) -> bool:
+        """Whether it serves and owes nobody a list, not even one that it has put off while it was behind."""
+        status, page = self.page("ready") if self.free else (0, {})
+        return status == 200 and not page.get("lists_due") and not page.get("lists_put_off")

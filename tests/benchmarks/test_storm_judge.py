@@ -139,9 +139,15 @@ def test_wrong_held_items_are_found() -> None:
     assert scene.found() == {"users with wrong held items"}
 
 
-def test_tombstones_unknown_versions_and_strangers_are_found(scene: Scene) -> None:
+def test_a_row_of_a_newer_version_is_read_as_far_as_it_is_known(scene: Scene) -> None:
     partition, key, value = scene.rows[-1]
-    scene.rows.append((partition, key, b"\x09" + (value or b"")[1:]))
+    scene.rows[-1] = partition, key, b"\x02" + (value or b"")[1:] + bytes(16)
+    assert scene.found() == set()
+
+
+def test_tombstones_unreadable_rows_and_strangers_are_found(scene: Scene) -> None:
+    partition, key, value = scene.rows[-1]
+    scene.rows += [(partition, key, spoilt) for spoilt in (b"", b"\x02" + (value or b"")[1:], (value or b"")[:-1])]
     scene.rows.append((partition, b"nobody", value))
     assert scene.found() == {"rows unreadable", "profiles of nobody"}
     scene.rows.append((partition, key, None))

@@ -1,67 +1,34 @@
-"""Workers killed, stopped and started while events flow: every event is folded once, and every user gets a list."""
+"""Two minutes of bad weather on Kafka: workers and the broker fail under load, also while workers start and restore."""
 
-import random
-import threading
-import time
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from mmrec_stream.contracts.behaviour import AddToCart, BehaviourEvent, Click, Purchase, View, encode_event
-from mmrec_stream.kafka.clients import BatchProducer
-from mmrec_stream.settings import Settings
-from mmrec_stream.topics import Topics
-from tests.integration.workers import WorkerProcess, folded, lists, profiles, wait_for
+from benchmarks.storm.faults import Kind
+from benchmarks.storm.run import Weather, have
+from mmrec_stream.brokers import why_no_kafka
 
-EVENTS = 60_000
-RATE = 3_000
-USERS = 3_000
+WEATHER = Weather(
+    seed=4,
+    users=10_000,
+    rate=1_000,
+    prelude=100_000,  # so that a restore takes its time
+    seconds=70,
+    kinds=(Kind.KILL, Kind.STOP, Kind.FREEZE, Kind.FREEZE_LONG, Kind.AMBUSH, Kind.BROKER),
+    gap_s=(2.0, 6.0),  # less than a worker needs to start
+    drain_s=60,
+)
 
 
 @pytest.mark.kafka
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_storm_loses_and_doubles_nothing(kafka_settings: Settings, kafka_topics: Topics, tmp_path: Path) -> None:
-    settings, rng = kafka_settings, random.Random(4)
-    events = [_event(rng) for _ in range(EVENTS)]
-    flow = threading.Thread(target=_publish_at_rate, args=(settings, events))
-    workers = [WorkerProcess(settings, tmp_path / "0.log"), WorkerProcess(settings, tmp_path / "1.log")]
-    try:
-        for worker in workers:
-            worker.wait_ready()
-        flow.start()
-        for number in range(2, 8):
-            victim = rng.randrange(2)
-            if number % 2:
-                workers[victim].kill()
-            else:
-                assert workers[victim].stop() == 0
-            workers[victim] = WorkerProcess(settings, tmp_path / f"{number}.log").wait_ready()
-        flow.join()
-        wait_for("everything folded", lambda: folded(settings) >= EVENTS, 120)
-        wait_for("nothing under way", lambda: not any(worker.status()["open_chunks"] for worker in workers))
-    finally:
-        for worker in workers:
-            worker.kill()
-    per_user = Counter(event.user_id for event in events)
-    assert {user: int(record["events"]) for user, record in profiles(settings).items()} == per_user
-    assert {one.user_id for one in lists(settings)} == set(per_user)
-
-
-def _event(rng: random.Random) -> BehaviourEvent:
-    kind = rng.choice([View, View, View, Click, AddToCart, Purchase])
-    made: BehaviourEvent = kind(
-        user_id=f"user-{rng.randrange(USERS)}", item_id=f"item-{rng.randrange(500)}", ts=int(time.time() * 1000)
-    )
-    return made
-
-
-def _publish_at_rate(settings: Settings, events: list[BehaviourEvent]) -> None:
-    topics, began = Topics.of(settings), time.monotonic()
-    with BatchProducer(settings) as producer:
-        for number, event in enumerate(events):
-            producer.send(topics.of_event(event), encode_event(event), key=event.user_id.encode())
-            ahead = began + number / RATE - time.monotonic()
-            if ahead > 0.01:
-                time.sleep(ahead)
+@pytest.mark.skipif(why_no_kafka() is not None, reason=str(why_no_kafka()))
+def test_a_storm_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    outcome = have(WEATHER, tmp_path)
+    for ending in outcome.bad_stops:
+        print(f"{ending.worker} {ending.cause}, status {ending.status}:\n{ending.log.read_text()[-3_000:]}")
+    assert outcome.early > 0  # else no fault has hit a worker that was starting or restoring
+    assert set(outcome.faults) == set(WEATHER.kinds)
+    assert outcome.verdict.acknowledged > 10_000
+    assert {name: count for name, count in outcome.failures.items() if count} == {}, outcome.verdict.examples
