@@ -95,8 +95,18 @@ class Broker(ABC):
             UserError: the port is in use, or the process ended or did not answer in time; then the text has the end
                 of its log.
         """
+        self.launch()
+        self.await_ready()
+        return self
+
+    def launch(self) -> None:
+        """Start the process where it does not run, without waiting for it: `await_ready` does.
+
+        Raises:
+            UserError: the port is in use.
+        """
         if self.running:
-            return self
+            return
         if _listens(self.port):  # its answers would be taken for ours
             raise UserError(f"port {self.port} on {LOOPBACK} is in use: choose another, or 0 for a free one")
         self.data.mkdir(parents=True, exist_ok=True)
@@ -112,12 +122,18 @@ class Broker(ABC):
                 start_new_session=True,  # Ctrl-C in the terminal is ours to answer, with a clean stop
                 preexec_fn=die_with_parent if sys.platform == "linux" else None,
             )
+
+    def await_ready(self) -> None:
+        """Wait until the broker answers a metadata request; one that does not is killed.
+
+        Raises:
+            UserError: the process ended or did not answer in time; the text has the end of its log.
+        """
         try:
-            self._await_ready()
+            self._await_answer()
         except BaseException:
             self.kill()
             raise
-        return self
 
     def stop(self) -> None:
         """Stop cleanly (SIGTERM); kill what does not stop in `STOP_TIMEOUT_S`. The data stay."""
@@ -182,7 +198,7 @@ class Broker(ABC):
         """Variables of the process beside the inherited ones."""
         return {}
 
-    def _await_ready(self) -> None:
+    def _await_answer(self) -> None:
         process, deadline = self._process, monotonic() + START_TIMEOUT_S
         if process is None:
             raise RuntimeError("the broker was not started")
