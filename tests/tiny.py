@@ -7,6 +7,7 @@ set: which α is best for so small a log hangs on the last digit, and processors
 import atexit
 import shutil
 import tempfile
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import msgspec
 import numpy as np
 import onnx
 
-from mmrec_stream.evaluation.dataset import Dataset, from_events
+from mmrec_stream.contracts.catalogue import CatalogueItem
+from mmrec_stream.evaluation.dataset import Dataset, Interactions, from_events
 from mmrec_stream.ranking.scorer import ALPHAS
 from mmrec_stream.releases import folder, load_release, write_release
 from mmrec_stream.releases.manifest import AlphaBucket
@@ -77,6 +79,32 @@ def tiny_release_at(alpha: float) -> Path:
     path = _scratch() / f"tiny-at-{alpha}"
     write_release(path, files, msgspec.structs.replace(known.manifest, version=path.name, alpha=buckets))
     return path
+
+
+@cache
+def loyal_shop() -> Dataset:
+    """150 users who take items of two out of six brands only, in random order; item r is of brand r mod 6."""
+    rng = np.random.default_rng(5)
+    entries = [CatalogueItem(item_id=f"i{item}", title=f"thing {item}", brand=f"b{item % 6}") for item in range(48)]
+    rows = []
+    for user in range(150):
+        own = np.flatnonzero(np.isin(np.arange(48) % 6, rng.choice(6, 2, replace=False)))
+        rows += [(user, item, NOW + 60_000 * step) for step, item in enumerate(rng.permutation(own)[:10])]
+    columns = np.array(rows).T
+    log = Interactions.of(columns[0], columns[1], columns[2])
+    return Dataset("loyal", log, [f"u{user}" for user in range(150)], [f"i{item}" for item in range(48)], entries)
+
+
+@cache
+def loyal_release() -> Path:
+    """A release whose p_user knows brands.
+
+    It is trained long enough for that from any start: over sixteen, on two kinds of processors, a follow makes its
+    brand 1.09 to 2.1 times as likely for p_user, and 1.37 to 1.6 times in the mean of the brands.
+    """
+    dataset = loyal_shop()
+    model = fit(dataset, release_split(dataset), replace(TINY, epochs=30, patience=30))
+    return build_release(model, _scratch(), NOW, "loyal")
 
 
 def _scratch() -> Path:
