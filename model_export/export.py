@@ -107,7 +107,8 @@ def export_ranker(ranker: Ranker, dim: int, neighbours: int, history: int) -> Ra
     results = {name: tuple(fixed.get(str(d), d) for d in dims) for name, dims in _OUTPUT_SHAPES.items()}
     _name_dimensions(model, shapes, results)
     graphs = RankerGraphs(_part(model, OUTPUTS), _part(model, Users._fields))
-    sessions = [ort.InferenceSession(serialize(graph), providers=["CPUExecutionProvider"]) for graph in graphs]
+    _make_settable(graphs.ranker, ALPHAS)
+    sessions = [session_of(serialize(graph)) for graph in graphs]
     for batch, length, items, excluded in SHAPES:
         shape = (batch, min(length, history), items, excluded)
         inputs = random_inputs(rng, shape, dim, neighbours, ranker)
@@ -142,7 +143,7 @@ def export_item_encoder(encoder: ContentEncoder, content: Content) -> onnx.Model
         example["tokens"] = np.pad(example["tokens"], ((0, 0), (0, 1)))[:, :TRACED_LENGTH]
     model = _export(encoder, [example[name] for name in names], names, ["vectors"], shapes)
     _name_dimensions(model, shapes, {"vectors": ("items", encoder.items.dim)})
-    session = ort.InferenceSession(serialize(model), providers=["CPUExecutionProvider"])
+    session = session_of(serialize(model))
     for count in (1, 2, 33):
         rows = np.arange(count) % len(content)
         inputs = {name: feed[name][rows] for name in names}
@@ -160,10 +161,19 @@ def serialize(model: onnx.ModelProto) -> bytes:
     return content
 
 
+def session_of(model: bytes) -> ort.InferenceSession:
+    """A session on the CPU, without ONNX Runtime's warning that a weight may be given another value."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
 def signature(model: onnx.ModelProto) -> Signature:
-    """Inputs and outputs, for the manifest."""
+    """Inputs that must be given, and outputs, for the manifest."""
+    weights = {weight.name for weight in model.graph.initializer}
     return Signature(
-        inputs=[_tensor(value) for value in model.graph.input], outputs=[_tensor(value) for value in model.graph.output]
+        inputs=[_tensor(value) for value in model.graph.input if value.name not in weights],
+        outputs=[_tensor(value) for value in model.graph.output],
     )
 
 
@@ -272,13 +282,20 @@ class _Positional(nn.Module):
 
 
 def _rename_initializer(model: onnx.ModelProto, name: str, wanted: str) -> None:
-    """Give a weight a name of its own, by which a session can be given another value."""
+    """Give a weight a name of its own, by which a run can be given another value."""
     (found,) = [weight for weight in model.graph.initializer if weight.name == name]
     found.name = wanted
     for node in model.graph.node:
         for place, read in enumerate(node.input):
             if read == name:
                 node.input[place] = wanted
+
+
+def _make_settable(model: onnx.ModelProto, name: str) -> None:
+    """List a weight among the inputs too: then it is what counts unless a run is given another value."""
+    (weight,) = (weight for weight in model.graph.initializer if weight.name == name)
+    model.graph.input.append(onnx.helper.make_tensor_value_info(name, weight.data_type, list(weight.dims)))
+    onnx.checker.check_model(model, full_check=True)
 
 
 def _part(model: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:

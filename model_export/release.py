@@ -7,24 +7,26 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from mmrec_stream.data.splits import next_clicks
-from mmrec_stream.ranking.scorer import OUTPUTS
+from mmrec_stream.ranking.scorer import HALVES, alphas_of
 from mmrec_stream.ranking.users import Users
 from mmrec_stream.releases import folder
 from mmrec_stream.releases.folder import write_release
 from mmrec_stream.releases.manifest import AlphaBucket, Dimensions, Manifest, TrainingData
 from mmrec_stream.releases.store import new_version
-from model_export.export import OPSET, Arrays, export_item_encoder, export_ranker, serialize, signature
+from model_export.export import OPSET, Arrays, export_item_encoder, export_ranker, serialize, session_of, signature
 from model_export.hybrid import TrainedModel, case_features, request_batches
 from model_export.items import ContentEncoder
 
 GOLDEN_USERS = 4
-GOLDEN_PLACES = 10
+GOLDEN_PLACES = 100
 """Golden outputs are made for real histories on the whole table: small enough to keep, large enough to touch every
-operator."""
+operator, and enough places that many items stand in them."""
+
+LISTED = ("rows", "scores")
+"""What lists are told apart by: the scores of a half alone are its probabilities."""
 
 
 def build_release(model: TrainedModel, store: Path, created_ms: int, version: str | None = None) -> Path:
@@ -91,7 +93,7 @@ def build_release(model: TrainedModel, store: Path, created_ms: int, version: st
 
 
 def golden(model: TrainedModel, files: Mapping[str, bytes]) -> Arrays:
-    """Inputs and outputs of all graphs, by `graph/in/name` and `graph/out/name`, on real users and items.
+    """Inputs of all graphs, by `graph/in/name`, and outputs as of `golden_outputs`, on real users and items.
 
     The item table is not among them: it is the release's own.
     """
@@ -115,7 +117,10 @@ def golden(model: TrainedModel, files: Mapping[str, bytes]) -> Arrays:
 
 
 def golden_outputs(inputs: Arrays, table: Arrays, files: Mapping[str, bytes]) -> Arrays:
-    """What the graphs give for golden inputs, by `graph/out/name`.
+    """What the graphs give for golden inputs, by `graph/out/name`, and the lists of each half of the mix alone.
+
+    The halves are by `ranker/user/name` (α = 1) and `ranker/item/name` (α = 0): whatever a release's own α, both its
+    item vectors and its associations can be told from others.
 
     Args:
         inputs: By `graph/in/name`; the user encoder's are the ranker's.
@@ -124,16 +129,21 @@ def golden_outputs(inputs: Arrays, table: Arrays, files: Mapping[str, bytes]) ->
     """
     found: Arrays = {}
     for file, asked, outputs, shared in (
-        (folder.RANKER, folder.RANKER, OUTPUTS, table),
+        (folder.RANKER, folder.RANKER, LISTED, table),
         (folder.USER_ENCODER, folder.RANKER, Users._fields, table),  # of the same users
         (folder.ITEM_ENCODER, folder.ITEM_ENCODER, ("vectors",), {}),
     ):
         prefix = f"{_stem(asked)}/in/"
         own = {name.removeprefix(prefix): value for name, value in inputs.items() if name.startswith(prefix)}
-        session = ort.InferenceSession(files[file], providers=["CPUExecutionProvider"])
+        session = session_of(files[file])
         read = {tensor.name for tensor in session.get_inputs()}
-        results = session.run(list(outputs), {name: value for name, value in (own | shared).items() if name in read})
-        found |= {f"{_stem(file)}/out/{name}": value for name, value in zip(outputs, results, strict=True)}
+        given = {name: value for name, value in (own | shared).items() if name in read}
+        runs: dict[str, Arrays] = {"out": {}}
+        if file == folder.RANKER:
+            runs |= {half: dict(alphas_of(session, alpha)) for half, alpha in HALVES.items()}
+        for side, alphas in runs.items():
+            results = session.run(list(outputs), given | alphas)
+            found |= {f"{_stem(file)}/{side}/{name}": value for name, value in zip(outputs, results, strict=True)}
     return found
 
 

@@ -3,7 +3,6 @@
 import base64
 import contextlib
 import logging
-from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -71,9 +70,7 @@ def cuda_failure() -> str | None:
     return None if np.allclose(product, left @ right) else "a test product came out wrong"
 
 
-def session_on(
-    path: str, device: Device, threads: int, weights: Mapping[str, ort.OrtValue] | None = None
-) -> ort.InferenceSession:
+def session_on(path: str, device: Device, threads: int) -> ort.InferenceSession:
     """A session on the model file at `path`.
 
     By path and not from bytes: reading happens outside the interpreter lock, and large weights are mapped.
@@ -82,13 +79,10 @@ def session_on(
         path: The .onnx file.
         device: Where it runs.
         threads: Threads of one run; 0 lets ONNX Runtime choose.
-        weights: Values that take the place of the file's weights, by name. They must outlive the session.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     # Spinning helpers would take the cores that fold events between two runs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = _LOG_SEVERITY
-    for name, values in (weights or {}).items():
-        options.add_initializer(name, values)
     return ort.InferenceSession(path, options, providers=_PROVIDERS[device])

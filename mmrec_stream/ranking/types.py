@@ -10,6 +10,14 @@ TOLERANCE = 1e-3
 and CUDA round otherwise by about 1e-6 a product; a broken or mismatched graph is off by far more than 1e-3."""
 
 
+def close(found: NDArray[np.generic], expected: NDArray[np.generic]) -> bool:
+    """Whether what a graph gives is what it gave where it was exported: within `TOLERANCE`, whole numbers exactly."""
+    if found.shape != expected.shape:
+        return False
+    tolerance = 0.0 if np.issubdtype(found.dtype, np.integer) else TOLERANCE
+    return bool(np.allclose(found, expected, rtol=tolerance, atol=tolerance))
+
+
 @dataclass(frozen=True, slots=True)
 class Features:
     """The per-user inputs of the ranker, under the names that its graph gives them; times are in seconds."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from mmrec_stream.errors import UserError
 from mmrec_stream.ranking.items import ItemTable
 from mmrec_stream.ranking.providers import session_on
-from mmrec_stream.ranking.types import TOLERANCE, Features, blank_features
+from mmrec_stream.ranking.types import Features, blank_features, close
 from mmrec_stream.releases.folder import RANKER, USER_ENCODER, Release
 
 VISIT = 5
@@ -47,10 +47,10 @@ class UserEncoder:
         self._session = session_on(str(release.path / USER_ENCODER), "cpu", threads)
         self._inputs = [tensor.name for tensor in self._session.get_inputs()]
         found, expected = self._run(release.golden_of(RANKER, "in")), release.golden_of(USER_ENCODER, "out")
-        if not np.allclose(found.user_vectors, expected["user_vectors"], rtol=TOLERANCE, atol=TOLERANCE):
+        if different := [name for name, array in found._asdict().items() if not close(array, expected[name])]:
             raise UserError(
-                f"release {release.path}: its user encoder gives other results than where it was exported; "
-                "export it with this version of ONNX Runtime, or use MMREC_RETRIEVAL=whole"
+                f"release {release.path}: its user encoder gives other results than where it was exported "
+                f"({', '.join(different)}); export it with this version of ONNX Runtime, or use MMREC_RETRIEVAL=whole"
             )
 
     def encode(self, features: Features) -> Users:

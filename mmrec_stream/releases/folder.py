@@ -17,6 +17,9 @@ from mmrec_stream.contracts.releases import ReleaseAnnouncement
 from mmrec_stream.errors import UserError
 from mmrec_stream.releases.manifest import FORMAT, FileEntry, Manifest, decode_manifest, encode_manifest
 
+Half = Literal["user", "item"]
+"""Of the mix: p_user or p_item."""
+
 MANIFEST = "manifest.json"
 ITEM_ENCODER = "item_encoder.onnx"
 RANKER = "ranker.onnx"
@@ -59,12 +62,13 @@ class Release:
     """(items, K), 0 where there is none."""
     vocabularies: dict[str, list[str]]
     golden: dict[str, NDArray[np.generic]]
-    """Inputs and outputs of its graphs, by `graph/in/name` and `graph/out/name`."""
+    """Inputs and outputs of its graphs, by `graph/in/name` and `graph/out/name`; the lists of each half of the mix
+    alone, by `ranker/user/name` (α = 1) and `ranker/item/name` (α = 0)."""
 
-    def golden_of(self, graph: str, side: Literal["in", "out"]) -> dict[str, NDArray[np.generic]]:
+    def golden_of(self, graph: str, side: Literal["in", "out"] | Half) -> dict[str, NDArray[np.generic]]:
         """Golden inputs or outputs of a graph (one of `GRAPHS`), by the names of its tensors.
 
-        The user encoder has the ranker's inputs.
+        The user encoder has the ranker's inputs. Halves are the ranker's only.
         """
         prefix = f"{graph.removesuffix('.onnx')}/{side}/"
         return {name.removeprefix(prefix): array for name, array in self.golden.items() if name.startswith(prefix)}

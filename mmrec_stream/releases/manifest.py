@@ -8,7 +8,7 @@ from msgspec import Meta, Struct
 from mmrec_stream.contracts.fields import EventTime, Id
 from mmrec_stream.contracts.releases import Sha256
 
-FORMAT = 2
+FORMAT = 3
 """Version of the release format that this code writes and reads."""
 
 Count = Annotated[int, Meta(ge=0)]

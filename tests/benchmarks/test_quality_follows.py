@@ -6,16 +6,18 @@ from mmrec_stream.contracts.behaviour import EventType
 from mmrec_stream.data.dataset import Dataset, Interactions
 from mmrec_stream.errors import UserError
 from mmrec_stream.ranking.scorer import Scorer
-from tests.tiny import NOW, tiny_dataset, tiny_release
+from tests.tiny import NOW, loyal_release, loyal_shop, tiny_dataset
 
 
-def test_a_follow_moves_the_probability_of_the_brands_products() -> None:
-    scorer, dataset = Scorer.load(tiny_release(), provider="cpu", threads=1), tiny_dataset()
-    effect = effect_of(scorer, dataset, single_views(dataset))
+def test_a_follow_moves_the_probability_of_the_brands_products_by_p_user_alone() -> None:
+    scorer, dataset = Scorer.load(loyal_release(), provider="cpu", threads=1), loyal_shop()
+    by_item = effect_of(scorer.at_alpha(0.0), dataset, single_views(dataset))
+    assert np.allclose(by_item.after, by_item.before, rtol=1e-4)
+    effect = effect_of(scorer.at_alpha(1.0), dataset, single_views(dataset))
     assert len(effect.before) == len(scorer.release.vocabularies["brands"]) > 1
     assert effect.before.sum() == pytest.approx(1.0, abs=0.01), "every product has a brand in this shop"
-    assert not np.allclose(effect.before, effect.after)
-    assert (effect.after > 0).all()
+    assert (effect.after > 1.02 * effect.before).all()
+    assert effect.places_after.mean() > effect.places_before.mean()
     assert effect.places_before.sum() == pytest.approx(1.0)
 
 

@@ -2,26 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mmrec_stream.contracts.behaviour import BehaviourEvent, Follow, View
-from mmrec_stream.contracts.catalogue import CatalogueItem
-from mmrec_stream.data.dataset import Dataset, Interactions
+from mmrec_stream.data.dataset import Interactions
 from mmrec_stream.data.splits import Cases, Ragged, leave_one_out
 from mmrec_stream.profiles import record as profile
 from mmrec_stream.profiles.columns import columns_of
 from mmrec_stream.profiles.fold import fold
 from mmrec_stream.ranking.features import Labels, features_of
 from mmrec_stream.ranking.scorer import Scorer
-from model_export.release import build_release
 from model_export.rounds import release_split
 from model_export.social import MOST_FOLLOWED, Social
 from model_export.training import fit
-from tests.tiny import NOW, TINY, tiny_dataset
+from tests.tiny import NOW, TINY, loyal_release, loyal_shop, tiny_dataset
 
 LOG = Interactions.of(
     np.array([0, 0, 1, 1, 1, 2]), np.array([5, 6, 1, 2, 3, 9]), 10**12 + np.array([0, 50, 10, 20, 40, 30])
@@ -89,23 +86,10 @@ def test_the_weight_is_chosen_on_validation_and_reaches_the_scores() -> None:
     assert np.array_equal(forced.score(test, "item"), alone.score(test, "item"))
 
 
-def loyal_shop() -> Dataset:
-    """Everybody takes items of two brands only, in random order."""
-    rng = np.random.default_rng(5)
-    entries = [CatalogueItem(item_id=f"i{item}", title=f"thing {item}", brand=f"b{item % 6}") for item in range(48)]
-    rows = []
-    for user in range(150):
-        own = np.flatnonzero(np.isin(np.arange(48) % 6, rng.choice(6, 2, replace=False)))
-        rows += [(user, item, NOW + 60_000 * step) for step, item in enumerate(rng.permutation(own)[:10])]
-    columns = np.array(rows).T
-    log = Interactions.of(columns[0], columns[1], columns[2])
-    return Dataset("loyal", log, [f"u{user}" for user in range(150)], [f"i{item}" for item in range(48)], entries)
-
-
-def test_a_followed_brand_draws_its_products_in_the_exported_ranker(tmp_path: Path) -> None:
+def test_a_followed_brand_draws_its_products_in_the_exported_ranker() -> None:
     dataset = loyal_shop()
-    model = fit(dataset, release_split(dataset), replace(TINY, epochs=12, patience=12))
-    scorer = Scorer.load(build_release(model, tmp_path, NOW, "loyal"), provider="cpu", threads=1)
+    # p_user alone, as p_item does not know of follows, and which α comes out best is not asked here.
+    scorer = Scorer.load(loyal_release(), provider="cpu", threads=1).at_alpha(1.0)
     vocabularies = scorer.release.vocabularies
     labels = Labels(vocabularies["categories"]), Labels(vocabularies["brands"])
     assert dataset.catalogue is not None
@@ -126,6 +110,6 @@ def test_a_followed_brand_draws_its_products_in_the_exported_ranker(tmp_path: Pa
     for brand in vocabularies["brands"]:
         follows = [Follow(user_id=f"u{row}", brand=brand, ts=NOW) for row in range(len(viewed))]
         before, after = share(brand, []), share(brand, follows)
-        assert after > before, brand
+        assert after > 1.02 * before, brand
         gains.append(after / before)
-    assert np.mean(gains) > 1.03
+    assert np.mean(gains) > 1.15

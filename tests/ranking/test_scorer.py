@@ -4,12 +4,17 @@ import hashlib
 import json
 import shutil
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
+from numpy.typing import NDArray
+from onnx import numpy_helper
 
 from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.errors import UserError
@@ -17,7 +22,9 @@ from mmrec_stream.ranking.providers import PROBE, choose_device, cuda_failure
 from mmrec_stream.ranking.scorer import GROUP, Scorer
 from mmrec_stream.ranking.types import Features, blank_features
 from mmrec_stream.simulator import make_shop
-from tests.tiny import tiny_dataset, tiny_release
+from model_export.export import serialize
+from model_export.release import npy_bytes
+from tests.tiny import TINY_ALPHA, tiny_dataset, tiny_release, tiny_release_at
 
 
 @pytest.fixture(scope="module")
@@ -151,8 +158,8 @@ def test_the_table_may_change_while_users_are_scored(scorer: Scorer) -> None:
     assert scorer.run(features, 10_000).rows.shape[1] == tiny_dataset().items + 200
 
 
-def _copy(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(tiny_release(), tmp_path / "copy"))
+def _copy(tmp_path: Path, release: Path | None = None) -> Path:
+    return Path(shutil.copytree(release or tiny_release(), tmp_path / "copy"))
 
 
 def _resign(release: Path, name: str, content: bytes) -> None:
@@ -180,15 +187,76 @@ def test_a_graph_that_is_none_is_refused_in_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(refused.value)
 
 
-def test_other_results_than_the_golden_ones_are_refused(tmp_path: Path) -> None:
-    release = _copy(tmp_path)
-    vectors = np.load(release / "item_vectors.npy")
-    np.save(release / "other.npy", vectors[::-1].copy())
-    content = (release / "other.npy").read_bytes()
-    (release / "other.npy").unlink()
-    _resign(release, "item_vectors.npy", content)
-    with pytest.raises(UserError, match="gives other results"):
+def _reversed(array: NDArray[np.generic]) -> NDArray[np.generic]:
+    return array[::-1]
+
+
+def _permuted(array: NDArray[np.generic]) -> NDArray[np.generic]:
+    return np.random.default_rng(0).permutation(array)
+
+
+def _shifted(array: NDArray[np.generic]) -> NDArray[np.generic]:
+    return np.roll(array, 1, axis=0)
+
+
+def _perturbed(array: NDArray[Any]) -> NDArray[Any]:
+    noise = np.random.default_rng(0).normal(1.0, 0.03, array.shape)
+    return np.asarray(array * noise, dtype=array.dtype)
+
+
+@pytest.mark.parametrize("alpha", [0.0, TINY_ALPHA, 1.0])
+@pytest.mark.parametrize(
+    ("name", "change", "told"),
+    [
+        ("item_vectors.npy", _reversed, "p_user"),
+        ("item_vectors.npy", _permuted, "p_user"),
+        ("item_vectors.npy", _shifted, "p_user"),
+        ("item_vectors.npy", _perturbed, "p_user"),
+        ("neighbours.npy", _reversed, "p_item"),
+        ("neighbours.npy", _shifted, "p_item"),
+        ("neighbour_weights.npy", _perturbed, "p_item"),
+    ],
+)
+def test_another_item_table_is_refused_whatever_alpha(
+    tmp_path: Path, alpha: float, name: str, change: Callable[[NDArray[np.generic]], NDArray[np.generic]], told: str
+) -> None:
+    release = _copy(tmp_path, tiny_release_at(alpha))
+    _resign(release, name, npy_bytes(change(np.load(release / name))))
+    with pytest.raises(UserError, match=rf"gives other results than where it was exported \(.*{told}"):
         Scorer.load(release, provider="cpu")
+
+
+@pytest.mark.parametrize("alpha", [0.0, TINY_ALPHA, 1.0])
+@pytest.mark.parametrize(
+    ("name", "told"), [("ranker.onnx", "p_user"), ("item_encoder.onnx", "item vectors"), ("user_encoder.onnx", "")]
+)
+def test_other_encoders_are_refused_whatever_alpha(tmp_path: Path, alpha: float, name: str, told: str) -> None:
+    release = _copy(tmp_path, tiny_release_at(alpha))
+    model = onnx.load(release / name)
+    for weight in model.graph.initializer:
+        values = numpy_helper.to_array(weight)
+        if values.dtype == np.float32 and values.size > 64:
+            weight.CopyFrom(numpy_helper.from_array(_perturbed(values), weight.name))
+    _resign(release, name, serialize(model))
+    if name == "user_encoder.onnx":  # which only ranking in two stages reads
+        scorer = Scorer.load(release, provider="cpu")
+        with pytest.raises(UserError, match=r"other results than where it was exported \(user_vectors\)"):
+            scorer.retrieve("exact")
+        return
+    with pytest.raises(UserError, match=rf"gives other results than where it was exported \(.*{told}"):
+        Scorer.load(release, provider="cpu")
+
+
+@pytest.mark.parametrize("alpha", [0.0, TINY_ALPHA, 1.0])
+def test_a_release_serves_on_the_other_side_of_rounding(tmp_path: Path, alpha: float) -> None:
+    """Other instruction sets differ by as much as a millionth of a vector does."""
+    release = _copy(tmp_path, tiny_release_at(alpha))
+    vectors = np.load(release / "item_vectors.npy")
+    noise = np.random.default_rng(0).normal(1.0, 1e-6, vectors.shape)
+    _resign(release, "item_vectors.npy", npy_bytes((vectors * noise).astype(np.float32)))
+    scorer = Scorer.load(release, provider="cpu")
+    assert np.allclose(scorer.run(users(2), 3).alpha, alpha, atol=1e-5)
+    scorer.retrieve("exact")
 
 
 def test_another_release_than_the_announced_one_is_refused() -> None:

@@ -161,7 +161,7 @@ def _path_escape(content: dict[str, object]) -> None:
         (lambda release: (release / "manifest.json").unlink(), "manifest.json is missing"),
         (lambda release: (release / "manifest.json").write_text("{"), "manifest.json cannot be read"),
         (lambda release: (release / "manifest.json").write_bytes(b" " * (1 << 21)), "more than 1048576 bytes"),
-        (_rewritten(lambda content: content.update(format=1)), "format 1, this version reads 2"),
+        (_rewritten(lambda content: content.update(format=2)), "format 2, this version reads 3; export it again"),
         (_rewritten(lambda content: content.pop("dimensions")), "dimensions"),
         (_rewritten(_path_escape), "lacks or adds"),
         (_symlink_file, "ranker.onnx is missing or no plain file"),
