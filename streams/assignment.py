@@ -94,6 +94,7 @@ class Assignment:
         """Ownerships that the group has taken back and may give again."""
         self._learned: set[int] = set()
         """Partitions whose profiles have told what is popular. One that comes back has nothing to add."""
+        self._told: list[int] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._proved = -ENTITLED_S
         """When (monotonic) the group last took us for a member: it gave us partitions, or took a commit."""
@@ -158,6 +159,7 @@ class Assignment:
         for owner in set(owners.values()):
             if owner.state is State.SERVING:
                 self._resume(owner)
+        self._tell()
 
     async def on_revoked(self, partitions: set[TP], *, may_return: bool) -> None:
         """As the group's listener: finish what can be finished soon, commit it, and give the partitions up."""
@@ -174,6 +176,7 @@ class Assignment:
             self._in_question |= owners
         else:
             self._close(owners)
+            self._tell()
 
     def on_lost(self, partitions: set[TP]) -> None:
         """As the group's listener: somebody else has them."""
@@ -224,17 +227,12 @@ class Assignment:
         await self._learn(owner)
         if owner.closed:
             return
-        log.info(
-            "partition %d: %d profiles, of %d rows read, in %.2f s",
-            owner.partition,
-            len(owner.table.rows),
-            restored.rows,
-            time.monotonic() - began,
-        )
+        log.debug("partition %d: %d rows read in %.2f s", owner.partition, restored.rows, time.monotonic() - began)
         owner.restored()
         if owner not in self._in_question:
             owner.serve()
             self._resume(owner)
+        self._tell()
 
     async def _learn(self, owner: Ownership) -> None:
         """Count what the restored profiles did lately as popular, once a partition."""
@@ -244,6 +242,14 @@ class Assignment:
         recent = await asyncio.to_thread(recent_weights, owner.table.rows.given, self._catalogue)
         self._popularity.add(*recent)
         await asyncio.to_thread(_give_back_memory)
+
+    def _tell(self) -> None:
+        """Say which partitions are served, when all are and others were said before."""
+        serving = self.owners.serving
+        if self.ready and serving != self._told:
+            self._told = serving
+            profiles = sum(len(owner.table.rows) for owner in self.owners)
+            log.info("ready: partitions %s, %d profiles", ", ".join(map(str, serving)) or "none", profiles)
 
     def _resume(self, owner: Ownership) -> None:
         self._client.resume({tp for tp in self._placed if tp.partition == owner.partition})

@@ -14,7 +14,7 @@ from mmrec_stream.settings import Settings
 LOGGER = logging.getLogger(__name__)
 
 # A coordinator that is still loading is asked again for a producer id until it has one: nobody need act on it.
-LOGGER.addFilter(lambda record: "Failed to acquire idempotence PID" not in record.getMessage())
+LOGGER.addFilter(lambda record: "Failed to acquire" not in record.getMessage())
 
 Config = dict[str, Any]
 Headers = Sequence[tuple[str, bytes]]
