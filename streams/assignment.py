@@ -123,6 +123,13 @@ class Assignment:
         by_partition: dict[int, dict[str, int | None]] = {}
         for (topic, partition), offset in committed.items():
             by_partition.setdefault(partition, {})[topic] = offset
+        if beyond := [tp for tp in committed if tp.partition >= self._settings.partitions]:
+            self._on_failure(
+                f"topic {beyond[0].topic} has more than {self._settings.partitions} partitions now: its producers send "
+                "users to others than their profiles are on. No event is lost: choose a new MMREC_PREFIX and "
+                "MMREC_APP_ID with the new number of partitions, and bring the topics over with `mmrec repartition`"
+            )
+            return {}
         placed: dict[TP, tuple[Ownership, int]] = {}
         for partition, offsets in by_partition.items():
             if offsets.keys() != self._topics:
