@@ -190,7 +190,7 @@ def test_a_frozen_worker_goes_on_and_a_killed_one_starts_again(started: Worker) 
     started.thaw()
     _until(lambda: _kernel_state(started.pid) != "T")
     assert started.free
-    started.kill()
+    _until(lambda: started.free)
     assert [(one.cause, one.well) for one in started.endings] == [("killed", True)]
     first = started.log
     started.start()
