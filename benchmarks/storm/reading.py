@@ -150,10 +150,16 @@ class Follower:
         self._thread.start()
 
     def finish(self, upto: Mapping[int, int]) -> Changelog:
-        """Stop once everything before `upto` is read."""
+        """Stop once everything before `upto` is read.
+
+        Raises:
+            RuntimeError: that takes longer than `PATIENCE_S`.
+        """
         self._upto = upto
         self._stop.set()
         self._thread.join(PATIENCE_S)
+        if self._thread.is_alive():
+            raise RuntimeError(f"{self._stage.changelog}: not read to its end within {PATIENCE_S:.0f} s")
         return self.changelog
 
     def _follow(self) -> None:

@@ -228,7 +228,7 @@ class Storm:
                 for name, value in COMPACTION.items()
             ]
             resource = ConfigResource(ResourceType.TOPIC, self.stage.changelog, incremental_configs=entries)
-            admin = AdminClient({"bootstrap.servers": self._cluster.bootstrap})
+            admin = AdminClient({"bootstrap.servers": self._cluster.bootstrap, "log_level": 0})
             for future in admin.incremental_alter_configs([resource]).values():
                 future.result(30)
 
