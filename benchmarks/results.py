@@ -16,6 +16,8 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from mmrec_stream.processor import kernels, these_instruction_sets, this_processor
+
 RESULTS = Path(__file__).parent / "results"
 console = Console()
 
@@ -150,7 +152,9 @@ class Report:
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
     return {
-        "cpu": _cpu_name(),
+        "cpu": this_processor(),
+        "instruction_sets": these_instruction_sets(),
+        "kernels": kernels(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "system": f"{platform.system()} {platform.release()}",
@@ -160,8 +164,10 @@ def machine() -> dict[str, Any]:
 
 
 def describe(context: dict[str, Any]) -> str:
-    """The machine in a few words."""
-    return f"{context['cores']} cores of {context['cpu']}, {context['memory_gib']:.0f} GiB, Python {context['python']}"
+    """The machine in a few words; figures of before their instruction sets were noted do without."""
+    sets = f" ({', '.join(context['instruction_sets'])})" if context.get("instruction_sets") else ""
+    memory = f"{context['memory_gib']:.0f} GiB"
+    return f"{context['cores']} cores of {context['cpu']}{sets}, {memory}, Python {context['python']}"
 
 
 def readable(value: float) -> str:
@@ -176,17 +182,6 @@ def _by_case(figures: list[Figure]) -> dict[str, list[Figure]]:
     for figure in figures:
         groups[figure.case].append(figure)
     return groups
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [
-            line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        if names:
-            return names[0]
-    return platform.processor() or platform.machine()
 
 
 def _installed(name: str) -> bool:

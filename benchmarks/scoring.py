@@ -14,7 +14,7 @@ import onnxruntime as ort
 import typer
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from benchmarks.release import DIM, clustered_vectors, item_table, ranker_graphs, write_synthetic_release
 from benchmarks.results import Report, Target, console

@@ -162,8 +162,10 @@ def serialize(model: onnx.ModelProto) -> bytes:
 
 
 def session_of(model: bytes) -> ort.InferenceSession:
-    """A session on the CPU, without ONNX Runtime's warning that a weight may be given another value."""
+    """A session on one thread of the CPU, so that results are the same whatever the number of cores."""
     options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    # Without its warning that a weight may be given another value.
     options.log_severity_level = 3
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 

@@ -12,7 +12,7 @@ Ask for one of these fixtures:
   `exit_code`, `stdout`, `stderr`, `output`.
 
 Tests that crash or restart a broker start their own (`mmrec_stream.brokers.apache_kafka()`).
-The report's head says which brokers are used, its end how the tests went on each.
+The report's head says which brokers are used, and on which processor; its end how the tests went on each.
 """
 
 import os
@@ -34,6 +34,7 @@ from mmrec_stream.brokers import apache_kafka, embedded, why_no_embedded, why_no
 from mmrec_stream.cli import app
 from mmrec_stream.errors import UserError
 from mmrec_stream.kafka.plan import ensure_topics
+from mmrec_stream.processor import kernels, these_instruction_sets, this_processor
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import Topics
 
@@ -207,7 +208,10 @@ def mmrec() -> Callable[..., Outcome]:
 
 
 def pytest_report_header() -> list[str]:
-    return [f"broker {kind.label}: {f'not used: {kind.missing}' if kind.missing else kind.name}" for kind in kinds()]
+    processor = f"processor: {this_processor()}, {', '.join(these_instruction_sets())}; "
+    processor += ", ".join(f"{library} for {target}" for library, target in kernels().items())
+    brokers = (f"broker {kind.label}: {f'not used: {kind.missing}' if kind.missing else kind.name}" for kind in kinds())
+    return [processor, *brokers]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -28,9 +28,10 @@ def doctor(
 ) -> None:
     """Check this installation and the cluster, and say what to do about each finding.
 
-    Looks at package versions, whether CUDA really works, broker and topics, whether every behaviour topic, your own
-    ones included, has the same partitions and its events on the partition of their user, the announced release, the
-    workers' lag, and dead letters. Changes nothing. Ends with status 1 when something is broken.
+    Looks at package versions, the processor's instruction sets, whether CUDA really works, broker and topics, whether
+    every behaviour topic, your own ones included, has the same partitions and its events on the partition of their
+    user, the announced release, the workers' lag, and dead letters. Changes nothing. Ends with status 1 when something
+    is broken.
 
     Example: `MMREC_BEHAVIOUR_TOPICS=shop.clicks mmrec doctor --sample 2000`
     """
@@ -58,7 +59,7 @@ def doctor(
 
 
 def installation_findings(settings: Settings, packages: tuple[str, ...] = PACKAGES) -> "Iterator[Finding]":
-    """Check what is installed here: packages, ONNX Runtime, what an approximate index needs, the data folder."""
+    """Check what is here: packages, processor, ONNX Runtime, what an approximate index needs, the data folder."""
     from mmrec_stream.operations.health import Finding, Level
 
     found, missing = _versions(packages)
@@ -67,10 +68,21 @@ def installation_findings(settings: Settings, packages: tuple[str, ...] = PACKAG
         yield Finding(Level.BROKEN, "packages", f"missing: {', '.join(missing)}", "install mmrec-stream again with pip")
     else:
         yield Finding(Level.OK, "packages", f"Python {python}, {', '.join(found)}")
+        yield _processor()
     yield _runtime(settings)
     if settings.retrieval == "approximate":
         yield from _faiss()
     yield _data_dir(settings)
+
+
+def _processor() -> "Finding":
+    """Told and not judged: results are the same on all, but for their last digits, and speed is not."""
+    from mmrec_stream.operations.health import Finding, Level
+    from mmrec_stream.processor import kernels, these_instruction_sets, this_processor
+
+    sets = ", ".join(these_instruction_sets()) or "no instruction sets that matter"
+    chosen = ", ".join(f"{library} for {target}" for library, target in kernels().items())
+    return Finding(Level.OK, "processor", f"{os.cpu_count()} cores of {this_processor()}, {sets}; {chosen}")
 
 
 def _runtime(settings: Settings) -> "Finding":

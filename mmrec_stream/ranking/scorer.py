@@ -19,7 +19,7 @@ from mmrec_stream.ranking.content import FEATURE, Vocabularies, content_of
 from mmrec_stream.ranking.items import ItemTable
 from mmrec_stream.ranking.providers import Device, choose_device, session_on
 from mmrec_stream.ranking.retrieval import Retrieval
-from mmrec_stream.ranking.types import TOLERANCE, Features, Lists, blank_features, close
+from mmrec_stream.ranking.types import TOLERANCES, Features, Lists, blank_features, close
 from mmrec_stream.ranking.users import UserEncoder
 from mmrec_stream.releases.folder import ITEM_ENCODER, RANKER, Half, Release, load_release
 
@@ -209,16 +209,17 @@ class Scorer:
 
     def _check_golden(self) -> None:
         """The mix and each half alone, since an α near 0 or 1 hides what is wrong with the half that hardly counts."""
-        golden = self.release.golden_of
+        golden, kind = self.release.golden_of, self.release.manifest.compression
         try:
             inputs = golden(RANKER, "in")
             k = int(inputs.pop("k")[0])
             features = Features(**inputs)  # type: ignore[arg-type]
-            same = {"lists": _same_lists(self._of_all(features, k), golden(RANKER, "out"))}
+            same = {"lists": _same_lists(self._of_all(features, k), golden(RANKER, "out"), TOLERANCES[kind])}
             for half, alpha in HALVES.items():
-                same[f"p_{half}"] = _same_lists(self.at_alpha(alpha)._of_all(features, k), golden(RANKER, half))
+                lists = self.at_alpha(alpha)._of_all(features, k)
+                same[f"p_{half}"] = _same_lists(lists, golden(RANKER, half), TOLERANCES[kind])
             vectors = self._encoder.run(["vectors"], golden(ITEM_ENCODER, "in"))[0]
-            same["item vectors"] = close(vectors, golden(ITEM_ENCODER, "out")["vectors"])
+            same["item vectors"] = close(vectors, golden(ITEM_ENCODER, "out")["vectors"], kind)
         except Exception as error:
             raise UserError(f"release {self.release.path}: its golden inputs fail: {first_line(error)}") from error
         if different := [name for name, alike in same.items() if not alike]:
@@ -241,11 +242,11 @@ def alphas_of(ranker: ort.InferenceSession, alpha: float) -> dict[str, NDArray[n
     return {ALPHAS: np.full(weight.shape, min(max(alpha, ALPHA_MARGIN), 1 - ALPHA_MARGIN), dtype=np.float32)}
 
 
-def _same_lists(lists: Lists, expected: dict[str, NDArray[np.generic]]) -> bool:
-    """Whether places' and items' scores agree within `TOLERANCE`, and the items too but for those tied at the end."""
+def _same_lists(lists: Lists, expected: dict[str, NDArray[np.generic]], tolerance: float) -> bool:
+    """Whether places' and items' scores agree within it, and the items too but for those tied at the end."""
     # What is excluded has a score far below 0, and no place.
     found, scores = (np.maximum(array, 0) for array in (lists.scores, expected["scores"].astype(np.float32)))
-    slack = TOLERANCE * scores.max(axis=1, keepdims=True)
+    slack = tolerance * scores.max(axis=1, keepdims=True)
     if found.shape != scores.shape or not (np.abs(found - scores) <= slack).all():
         return False
     alike = lists.rows[:, :, None] == expected["rows"][:, None, :]

@@ -47,7 +47,8 @@ class UserEncoder:
         self._session = session_on(str(release.path / USER_ENCODER), "cpu", threads)
         self._inputs = [tensor.name for tensor in self._session.get_inputs()]
         found, expected = self._run(release.golden_of(RANKER, "in")), release.golden_of(USER_ENCODER, "out")
-        if different := [name for name, array in found._asdict().items() if not close(array, expected[name])]:
+        kind = release.manifest.compression
+        if different := [name for name, array in found._asdict().items() if not close(array, expected[name], kind)]:
             raise UserError(
                 f"release {release.path}: its user encoder gives other results than where it was exported "
                 f"({', '.join(different)}); export it with this version of ONNX Runtime, or use MMREC_RETRIEVAL=whole"

@@ -9,7 +9,7 @@ import torch
 from implicit.cpu.als import AlternatingLeastSquares  # type: ignore[import-untyped]
 from implicit.cpu.bpr import BayesianPersonalizedRanking  # type: ignore[import-untyped]
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 from torch import nn
 from torch.nn import functional
 

@@ -4,7 +4,8 @@ import msgspec
 import pytest
 
 from benchmarks.document import command as document
-from benchmarks.results import Figure, Report, Target, readable
+from benchmarks.results import Figure, Report, Target, describe, readable
+from mmrec_stream.processor import these_instruction_sets, this_processor
 
 
 @pytest.fixture
@@ -23,6 +24,8 @@ def test_a_figure_is_the_median_of_its_samples_on_one_line_each(report: Report, 
     assert [line["met"] for line in lines] == [True, False]
     assert lines[1]["context"]["note"] == "alone"
     assert lines[0]["context"]["cores"] >= 1
+    assert lines[0]["context"]["instruction_sets"] == these_instruction_sets()
+    assert "BLAS" in lines[0]["context"]["kernels"]
     assert report.value("rate", "ours") == 2.0
     report.close()
 
@@ -50,10 +53,18 @@ def test_tables_go_between_their_markers(report: Report, tmp_path: Path) -> None
     assert "| rate | ours | 2,000 | 1,000 … 3,000 | events/s | ≥ 1,500 met |" in text
     assert "stale" not in text
     assert text.startswith("before\n")
+    assert f"{this_processor()} ({', '.join(these_instruction_sets())}), " in text
     assert "not for quoting" in text
     assert "Not measured yet." in text
     document(page, tmp_path)
     assert page.read_text() == text
+
+
+def test_a_machine_is_described_with_its_instruction_sets_where_they_were_noted() -> None:
+    old = {"cpu": "Xeon", "cores": 2, "memory_gib": 24.0, "python": "3.11.7"}
+    assert describe(old) == "2 cores of Xeon, 24 GiB, Python 3.11.7"
+    noted = {**old, "instruction_sets": ["AVX2", "AVX-512"]}
+    assert describe(noted) == "2 cores of Xeon (AVX2, AVX-512), 24 GiB, Python 3.11.7"
 
 
 @pytest.mark.parametrize(("value", "text"), [(123_456.7, "123,457"), (0.01234, "0.0123"), (99.94, "99.9")])

@@ -14,6 +14,7 @@ from mmrec_stream.contracts.identity import partition_of
 from mmrec_stream.contracts.releases import ReleaseAnnouncement, encode_release
 from mmrec_stream.kafka.admin import Cluster
 from mmrec_stream.operations.health import Level
+from mmrec_stream.processor import these_instruction_sets, this_processor
 from mmrec_stream.releases import announcement, write_release
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import Topics, TopicSpec
@@ -142,6 +143,8 @@ def test_the_installation_is_described(tmp_path: Path, monkeypatch: pytest.Monke
     found = {finding.check: finding for finding in installation_findings(settings)}
     assert {finding.level for finding in found.values()} == {Level.OK}
     assert "confluent-kafka" in found["packages"].detail
+    assert this_processor() in found["processor"].detail
+    assert all(name in found["processor"].detail for name in (*these_instruction_sets(), "BLAS for", "numba for"))
     assert "CPU" in found["ONNX Runtime"].detail
     approximate = settings.model_copy(update={"retrieval": "approximate"})
     monkeypatch.setitem(sys.modules, "faiss", None)  # as if it were not installed

@@ -141,6 +141,8 @@ def test_a_variant_is_smaller_or_quantised_and_nearly_as_good(tmp_path: Path, co
     assert lists > 0.85
     assert alike > 0.85
     assert before.overlap(before) == (1.0, 1.0)
+    for threads in (2, 4):
+        assert Scorer.load(variant, provider="cpu", threads=threads).version == manifest.version
     assert after.graph_bytes["item_encoder.onnx"] < 0.8 * before.graph_bytes["item_encoder.onnx"]
     if compression == "int8":
         graph = onnx.load(variant / "ranker.onnx").graph
