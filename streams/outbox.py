@@ -52,6 +52,7 @@ class Outbox:
         )
         self._on_failure = on_failure
         self._sent = asyncio.Event()
+        self._closed = False
 
     def __len__(self) -> int:
         """Records that are not yet confirmed."""
@@ -64,6 +65,8 @@ class Outbox:
             self._send(topic, key, value, delivered)
 
         def delivered(error: KafkaError | None, message: Message) -> None:
+            if self._closed:
+                return
             if error is None:
                 ticket.settle()
             elif error.code() in UNDELIVERABLE:
@@ -89,6 +92,8 @@ class Outbox:
 
         def of(place: int) -> Callable[[KafkaError | None, Message], None]:
             def delivered(error: KafkaError | None, message: Message) -> None:
+                if self._closed:
+                    return
                 if error is not None and error.code() in UNDELIVERABLE:
                     self._fail(error, message)
                 else:
@@ -114,7 +119,8 @@ class Outbox:
             await asyncio.sleep(POLL_S)
 
     def close(self, timeout_s: float) -> None:
-        """Wait for what is under way, at most `timeout_s`."""
+        """Wait for what is under way, at most `timeout_s`. Blocks, and tells nobody any more what became of it."""
+        self._closed = True
         self._producer.flush(timeout_s)
 
     def _send(
