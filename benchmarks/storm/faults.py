@@ -42,7 +42,7 @@ _WEIGHTS = {
     Kind.KILL: 9,
     Kind.STOP: 4,
     Kind.FREEZE: 4,
-    Kind.FREEZE_LONG: 2,
+    Kind.FREEZE_LONG: 4,
     Kind.BROKER: 2,
     Kind.VISIT: 3,
     Kind.AMBUSH: 3,

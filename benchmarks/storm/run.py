@@ -61,6 +61,8 @@ class Weather:
     events: int | None = None
     faults: int | None = None
     kinds: Sequence[Kind] = SHORT
+    last: Kind | None = None
+    """A fault that comes when it would be over."""
     gap_s: tuple[float, float] = GAP_S
     compaction: bool = False
     static: int = 0
@@ -258,13 +260,19 @@ class Storm:
             fault = next(faults)
             self._wait(fault.wait_s, traffic)
             if self._over(traffic):
-                return
+                break
             while (what := self._strike(fault, traffic.receipts.total)) is None:
                 self._wait(0.5, traffic)
                 fault = next(faults)
-            self.faults[fault.kind] += 1
-            states = " ".join(f"{worker.name} {self._state(worker)}" for worker in self._workers)
-            self._say(f"{what:<28} acknowledged {traffic.receipts.total:>10,}   {states}")
+            self._note(fault.kind, what, traffic)
+        if weather.last is not None:
+            fault = next(schedule(weather.seed, (weather.last,), session_s=SESSION_S))
+            self._note(fault.kind, self._strike(fault, traffic.receipts.total) or "nothing left to hit", traffic)
+
+    def _note(self, kind: Kind, what: str, traffic: Traffic) -> None:
+        self.faults[kind] += 1
+        states = " ".join(f"{worker.name} {self._state(worker)}" for worker in self._workers)
+        self._say(f"{what:<28} acknowledged {traffic.receipts.total:>10,}   {states}")
 
     def _over(self, traffic: Traffic) -> bool:
         weather = self.weather
