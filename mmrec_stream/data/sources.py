@@ -73,9 +73,10 @@ def _event(value: bytes | None) -> BehaviourEvent | None:
     if not value:
         return None
     try:
-        return decode_event(value)
+        event: BehaviourEvent = decode_event(value)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
+    return event
 
 
 def _lines(file: Path, decode: Callable[[bytes], T]) -> Iterator[T]:
