@@ -13,7 +13,7 @@ from mmrec_stream.cli.options import AsJson, Bootstrap
 from mmrec_stream.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from mmrec_stream.operations.health import Finding
+    from mmrec_stream.operations.findings import Finding
 
 PACKAGES = ("faust-streaming", "confluent-kafka", "msgspec", "numpy", "numba", "scipy", "pyarrow")
 """What the stream stands on; ONNX Runtime has names of its own."""
@@ -28,9 +28,10 @@ def doctor(
 ) -> None:
     """Check this installation and the cluster, and say what to do about each finding.
 
-    Looks at package versions, whether CUDA really works, broker and topics, whether every behaviour topic, your own
-    ones included, has the same partitions and its events on the partition of their user, the announced release, the
-    workers' lag, and dead letters. Changes nothing. Ends with status 1 when something is broken.
+    Looks at package versions, whether CUDA really works, the broker, which group protocol workers will speak and
+    whether the brokers take their sessions and transactions, topics and replicas, the changelog, whether every
+    behaviour topic, your own ones included, has the same partitions and its events on the partition of their user, the
+    announced release, the workers' lag, and dead letters. Changes nothing. Ends with status 1 when something is broken.
 
     Example: `MMREC_BEHAVIOUR_TOPICS=shop.clicks mmrec doctor --sample 2000`
     """
@@ -38,7 +39,8 @@ def doctor(
     from rich.markup import escape
 
     from mmrec_stream.cli.text import printable
-    from mmrec_stream.operations.health import Level, cluster_findings
+    from mmrec_stream.operations.findings import Level
+    from mmrec_stream.operations.health import cluster_findings
 
     settings = load_settings(bootstrap=bootstrap)
     console = Console(soft_wrap=True)
@@ -59,7 +61,7 @@ def doctor(
 
 def installation_findings(settings: Settings, packages: tuple[str, ...] = PACKAGES) -> "Iterator[Finding]":
     """Check what is installed here: packages, ONNX Runtime, what an approximate index needs, the data folder."""
-    from mmrec_stream.operations.health import Finding, Level
+    from mmrec_stream.operations.findings import Finding, Level
 
     found, missing = _versions(packages)
     python = ".".join(map(str, sys.version_info[:3]))
@@ -74,7 +76,7 @@ def installation_findings(settings: Settings, packages: tuple[str, ...] = PACKAG
 
 
 def _runtime(settings: Settings) -> "Finding":
-    from mmrec_stream.operations.health import Finding, Level
+    from mmrec_stream.operations.findings import Finding, Level
 
     found, _ = _versions(RUNTIMES)
     if not found:
@@ -102,7 +104,7 @@ def _runtime(settings: Settings) -> "Finding":
 
 def _faiss() -> "Iterator[Finding]":
     from mmrec_stream.errors import UserError
-    from mmrec_stream.operations.health import Finding, Level
+    from mmrec_stream.operations.findings import Finding, Level
     from mmrec_stream.ranking.approximate import load_faiss
 
     try:
@@ -113,7 +115,7 @@ def _faiss() -> "Iterator[Finding]":
 
 
 def _data_dir(settings: Settings) -> "Finding":
-    from mmrec_stream.operations.health import Finding, Level
+    from mmrec_stream.operations.findings import Finding, Level
 
     folder = settings.data_dir.absolute()
     existing = next(path for path in (folder, *folder.parents) if path.exists())
