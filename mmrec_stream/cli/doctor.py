@@ -13,7 +13,7 @@ from mmrec_stream.cli.options import AsJson, Bootstrap
 from mmrec_stream.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from mmrec_stream.operations.health import Finding
+    from mmrec_stream.operations.findings import Finding
 
 PACKAGES = ("faust-streaming", "confluent-kafka", "msgspec", "numpy", "numba", "scipy", "pyarrow")
 """What the stream stands on; ONNX Runtime has names of its own."""
@@ -39,7 +39,8 @@ def doctor(
     from rich.markup import escape
 
     from mmrec_stream.cli.text import printable
-    from mmrec_stream.operations.health import Level, cluster_findings
+    from mmrec_stream.operations.findings import Level
+    from mmrec_stream.operations.health import cluster_findings
 
     settings = load_settings(bootstrap=bootstrap)
     console = Console(soft_wrap=True)
@@ -60,7 +61,7 @@ def doctor(
 
 def installation_findings(settings: Settings, packages: tuple[str, ...] = PACKAGES) -> "Iterator[Finding]":
     """Check what is here: packages, processor, ONNX Runtime, what an approximate index needs, the data folder."""
-    from mmrec_stream.operations.health import Finding, Level
+    from mmrec_stream.operations.findings import Finding, Level
 
     found, missing = _versions(packages)
     python = ".".join(map(str, sys.version_info[:3]))
@@ -77,7 +78,7 @@ def installation_findings(settings: Settings, packages: tuple[str, ...] = PACKAG
 
 def _processor() -> "Finding":
     """Told and not judged: results are the same on all, but for their last digits, and speed is not."""
-    from mmrec_stream.operations.health import Finding, Level
+    from mmrec_stream.operations.findings import Finding, Level
     from mmrec_stream.processor import kernels, these_instruction_sets, this_processor
 
     sets = ", ".join(these_instruction_sets()) or "no instruction sets that matter"
@@ -86,7 +87,7 @@ def _processor() -> "Finding":
 
 
 def _runtime(settings: Settings) -> "Finding":
-    from mmrec_stream.operations.health import Finding, Level
+    from mmrec_stream.operations.findings import Finding, Level
 
     found, _ = _versions(RUNTIMES)
     if not found:
@@ -114,7 +115,7 @@ def _runtime(settings: Settings) -> "Finding":
 
 def _faiss() -> "Iterator[Finding]":
     from mmrec_stream.errors import UserError
-    from mmrec_stream.operations.health import Finding, Level
+    from mmrec_stream.operations.findings import Finding, Level
     from mmrec_stream.ranking.approximate import load_faiss
 
     try:
@@ -125,7 +126,7 @@ def _faiss() -> "Iterator[Finding]":
 
 
 def _data_dir(settings: Settings) -> "Finding":
-    from mmrec_stream.operations.health import Finding, Level
+    from mmrec_stream.operations.findings import Finding, Level
 
     folder = settings.data_dir.absolute()
     existing = next(path for path in (folder, *folder.parents) if path.exists())

@@ -131,17 +131,23 @@ class Cluster:
         self._await_topics(created)
         return created
 
+    def broker_config(self) -> dict[str, str]:
+        """The configuration of one broker, defaults included; empty where it tells none, as the embedded one."""
+        try:
+            return self._config(ResourceType.BROKER, str(min(self.brokers())))
+        except UserError:
+            return {}
+
+    def group_config(self, group: str) -> dict[str, str]:
+        """What is in force for a consumer group; empty where the brokers know no such thing."""
+        try:
+            return self._config(ResourceType.GROUP, group)
+        except UserError:
+            return {}
+
     def speaks_consumer_protocol(self) -> bool:
         """Whether the brokers offer the group protocol of KIP-848."""
-        try:
-            nodes = self.brokers()
-            resource = ConfigResource(ResourceType.BROKER, str(min(nodes)))
-            answers = self._admin.describe_configs([resource], request_timeout=TIMEOUT_S)
-            config = _result(answers[resource])
-        except (UserError, KeyError):
-            return False  # a broker that does not tell its configuration is an old or an embedded one
-        offered = config.get("group.coordinator.rebalance.protocols")
-        return offered is not None and "consumer" in (offered.value or "").split(",")
+        return offers_consumer_protocol(self.broker_config())
 
     def set_config(self, topic: str, config: Mapping[str, str]) -> None:
         """Set configuration values of one topic; the others stay.
@@ -182,6 +188,11 @@ class Cluster:
                         raise _refusal(error)(f"group {group}: the cluster refused: {error.args[0].str()}") from error
                 consumer.poll(0.05)
 
+    def _config(self, kind: ResourceType, name: str) -> dict[str, str]:
+        resource = ConfigResource(kind, name)
+        answers = self._admin.describe_configs([resource], request_timeout=TIMEOUT_S)
+        return {key: entry.value for key, entry in _result(answers[resource]).items() if entry.value is not None}
+
     def _await_topics(self, names: Sequence[str]) -> None:
         """Wait until the brokers know of topics that the controller has made: what asks for them next needs it."""
         deadline = monotonic() + TIMEOUT_S
@@ -197,6 +208,11 @@ class Cluster:
             raise NoBrokerError(
                 f"no broker answers at {self.bootstrap} ({error.args[0].str()}): start one, or set MMREC_BOOTSTRAP"
             ) from error
+
+
+def offers_consumer_protocol(broker: Mapping[str, str]) -> bool:
+    """Whether a broker with this configuration offers the group protocol of KIP-848."""
+    return "consumer" in broker.get("group.coordinator.rebalance.protocols", "").split(",")
 
 
 def _led(topic: Any) -> bool:

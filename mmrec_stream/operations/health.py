@@ -1,43 +1,24 @@
 """What is well and what is not with a cluster as this product uses it, and what to do about it."""
 
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mmrec_stream.contracts.acceptance import UNREADABLE
 from mmrec_stream.contracts.releases import ReleaseAnnouncement, decode_release
 from mmrec_stream.errors import UserError
-from mmrec_stream.kafka.admin import Cluster
+from mmrec_stream.kafka.admin import Cluster, TopicState
 from mmrec_stream.kafka.plan import differences, uneven
 from mmrec_stream.kafka.reader import Span, read, spans, tails
+from mmrec_stream.operations.bounds import broker_findings, changelog_finding, replica_findings
+from mmrec_stream.operations.findings import Finding, Level
 from mmrec_stream.operations.placement import Placement, judge
 from mmrec_stream.releases import verify_release
 from mmrec_stream.settings import Settings
-from mmrec_stream.topics import MAX_BEHAVIOUR_TOPICS, Topics, changelog_topic, topic_plan
+from mmrec_stream.topics import MAX_BEHAVIOUR_TOPICS, Topics, TopicSpec, changelog_topic, topic_plan
 
 SLOW_S = 60.0
 """How old the oldest unread event may be before it is worth a word: a restart with its restore takes less."""
-
-
-class Level(StrEnum):
-    """How bad a finding is."""
-
-    OK = "ok"
-    NOTE = "note"
-    """Works; someone should know."""
-    BROKEN = "broken"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The result of one check."""
-
-    level: Level
-    check: str
-    detail: str
-    remedy: str = ""
 
 
 def cluster_findings(settings: Settings, sample: int) -> Iterator[Finding]:
@@ -56,11 +37,19 @@ def cluster_findings(settings: Settings, sample: int) -> Iterator[Finding]:
     yield Finding(Level.OK, "broker", f"{settings.bootstrap} answers: {', '.join(brokers.values())}")
     yield from _security(settings)
     partitions = cluster.partitions()
-    yield from _topics(cluster, settings)
-    yield from _foreign(settings, partitions)
+    yield from broker_findings(settings, cluster.broker_config(), cluster.group_config(settings.app_id))
+    plan = topic_plan(settings)
+    states = cluster.describe(spec.name for spec in plan)
     topics = Topics.of(settings)
+    changelog = changelog_topic(settings)
+    yield from _topics(plan, states)
+    yield from replica_findings(plan, states, len(brokers))
+    yield from changelog_finding(
+        settings, changelog in partitions, cluster.committed(settings.app_id, topics.behaviour)
+    )
+    yield from _foreign(settings, partitions)
     behaviour = [name for name in topics.behaviour if name in partitions]
-    by_user = {name: partitions[name] for name in (*behaviour, changelog_topic(settings)) if name in partitions}
+    by_user = {name: partitions[name] for name in (*behaviour, changelog) if name in partitions}
     if broken := uneven(by_user):
         yield Finding(
             Level.BROKEN,
@@ -135,9 +124,8 @@ def _security(settings: Settings) -> Iterator[Finding]:
         )
 
 
-def _topics(cluster: Cluster, settings: Settings) -> Iterator[Finding]:
-    plan = topic_plan(settings)
-    found = differences(plan, cluster.describe(spec.name for spec in plan))
+def _topics(plan: Sequence[TopicSpec], states: Mapping[str, TopicState]) -> Iterator[Finding]:
+    found = differences(plan, states)
     for difference in found:
         yield Finding(
             Level.BROKEN if difference.breaks else Level.NOTE,

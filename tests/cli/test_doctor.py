@@ -7,17 +7,18 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
 
 from mmrec_stream.brokers import free_port
 from mmrec_stream.cli.doctor import installation_findings
 from mmrec_stream.contracts.identity import partition_of
 from mmrec_stream.contracts.releases import ReleaseAnnouncement, encode_release
 from mmrec_stream.kafka.admin import Cluster
-from mmrec_stream.operations.health import Level
+from mmrec_stream.operations.findings import Level
 from mmrec_stream.processor import these_instruction_sets, this_processor
 from mmrec_stream.releases import announcement, write_release
 from mmrec_stream.settings import Settings
-from mmrec_stream.topics import Topics, TopicSpec
+from mmrec_stream.topics import Topics, TopicSpec, changelog_topic
 from tests.cli.folding import NOW, click, delete_before, fold_log, publish
 from tests.conftest import Outcome
 from tests.releases.test_releases import contents, manifest
@@ -39,6 +40,7 @@ def test_a_healthy_cluster_has_nothing_broken(settings: Settings, topics: Topics
     assert outcome.exit_code == 0, outcome.output
     assert {check: f["detail"] for check, f in found.items() if f["level"] == "broken"} == {}
     assert found["topics"]["detail"] == "all 8 as planned"
+    assert found["group protocol"]["level"] == "ok"
     assert found[f"keys of {topics.clicks}"]["detail"] == "50 sampled events lie where murmur2 puts their users"
     assert found["release"]["level"] == "note"
     assert found[f"group {settings.app_id}"]["detail"] == "0 events to be read"
@@ -106,6 +108,22 @@ def test_events_deleted_unread_are_broken(kafka_settings: Settings, kafka_topics
     outcome = mmrec(kafka_settings, "doctor", "--json")
     assert outcome.exit_code == 1
     assert "4 events were deleted by retention" in findings(outcome)[f"group {kafka_settings.app_id}"]["detail"]
+
+
+def test_a_changelog_that_is_gone_is_broken(kafka_settings: Settings, kafka_topics: Topics, mmrec: Mmrec) -> None:
+    publish(kafka_settings, kafka_topics.clicks, [("ann", click("ann"))])
+    fold_log(kafka_settings)
+    changelog = changelog_topic(kafka_settings)
+    admin = AdminClient({"bootstrap.servers": kafka_settings.bootstrap})
+    for future in admin.delete_topics([changelog], operation_timeout=15).values():
+        future.result()
+    while changelog in Cluster(kafka_settings).partitions():
+        admin.poll(0.02)
+    outcome = mmrec(kafka_settings, "doctor", "--json")
+    found = findings(outcome)["changelog"]
+    assert outcome.exit_code == 1
+    assert found["detail"].startswith(f"{changelog} is gone")
+    assert "another MMREC_APP_ID" in found["remedy"]
 
 
 def test_an_announced_release_is_verified_whole(

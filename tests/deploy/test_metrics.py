@@ -102,3 +102,18 @@ def test_grafana_finds_prometheus_and_the_dashboard() -> None:
     mounted = dict(volume.split(":")[:2] for volume in COMPOSE["services"]["grafana"]["volumes"])
     assert mounted["./deploy/grafana/dashboards"] == provider["options"]["path"]
     assert mounted["./deploy/grafana/provisioning"] == "/etc/grafana/provisioning"
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        "mmrec_lag_records",
+        "mmrec_oldest_open_chunk_seconds",
+        "mmrec_ownership_changes_total",
+        "mmrec_fenced_writes_total",
+        "mmrec_input_gap_records_total",
+        "mmrec_partitions",
+    ],
+)
+def test_somebody_is_called_when_a_partition_is_not_well(metric: str) -> None:
+    assert any(metric in rule["expr"] for rule in alerts())

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import pytest
 
 from mmrec_stream.contracts.identity import partition_of
-from mmrec_stream.operations.health import Level, placement_finding
+from mmrec_stream.operations.findings import Level
+from mmrec_stream.operations.health import placement_finding
 from mmrec_stream.operations.placement import Placement, judge
 from tests.cli.folding import click
 
