@@ -16,7 +16,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 
 def shown(default: object) -> str:
     match default:
-        case None | []:
+        case None | [] | "":
             return ""
         case bool():
             return f"`{str(default).lower()}`"
