@@ -5,6 +5,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from mmrec_stream.contracts.behaviour import BehaviourEvent
 from mmrec_stream.contracts.fields import Id
 
 MAX_PLACES = 100
@@ -102,7 +103,7 @@ class JoinRequest(Struct, kw_only=True, frozen=True):
     """A login: the events of a session become those of a user."""
 
     session: Id | None = None
-    session_token: Annotated[str | None, Meta(max_length=4096)] = None
+    session_token: Annotated[str, Meta(max_length=4096)] | None = None
     """The token that the session had: proof of it, where the user's token does not name the session as `sid`."""
     user: Id | None = None
     """Development mode only."""
@@ -151,7 +152,7 @@ class ErrorAnswer(Struct, kw_only=True, frozen=True):
 class EventBatch(Struct, kw_only=True, frozen=True):
     """Several events in one request. A single event may be the body itself."""
 
-    events: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=MAX_EVENTS)]
+    events: Annotated[list[BehaviourEvent], Meta(min_length=1, max_length=MAX_EVENTS)]
 
 
 class Envelope(Struct, kw_only=True, frozen=True, omit_defaults=True):

@@ -453,7 +453,8 @@ async def get_docs(request: web.Request) -> web.Response:
 
 async def get_widget(request: web.Request) -> web.StreamResponse:
     """A file of the widget."""
-    file = (STATIC / request.match_info["file"]).resolve()
+    name = request.match_info["file"]
+    file = (STATIC / name).resolve() if name.isprintable() else STATIC
     if not file.is_relative_to(STATIC) or not file.is_file():
         raise ApiError(404, "no_file", "there is no such file")
     return web.FileResponse(file, headers={"Cache-Control": "public, max-age=300"})
@@ -466,10 +467,10 @@ ROUTES: tuple[Route, ...] = (
         post_events,
         "Take behaviour events; answered once Kafka has them.",
         "One event, or several as `events`. Each is written once for its `id`, however often it is sent.",
-        body=EventBatch | BehaviourEvent,
+        bodies=(EventBatch, BehaviourEvent),
         answers=EventsAnswer,
         status=202,
-        refusals=(400, 401, 403, 413, 429, 503),
+        refusals=(400, 401, 403, 413, 415, 429, 503),
         token=True,
     ),
     Route(
@@ -502,9 +503,9 @@ ROUTES: tuple[Route, ...] = (
         "At login: the session's events become the user's.",
         "The user's token names the session as `sid`, or the session's own token is given. May be repeated: each event "
         "is written once.",
-        body=JoinRequest,
+        bodies=(JoinRequest,),
         answers=JoinAnswer,
-        refusals=(400, 401, 403, 409, 429, 503),
+        refusals=(400, 401, 403, 409, 413, 415, 429, 503),
         token=True,
     ),
     Route("GET", "/v1/items/{item_id}", get_item, "A product's card.", answers=Card, refusals=(404, 429)),

@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 from aiohttp import web
 
+from mmrec_stream.storefront.api import Complaint, ErrorAnswer, encode
+
 IDLE_S = 75.0
 """How long a connection may wait for its next request, or take for the head of one. Balancers give up after 60 s."""
 
@@ -39,6 +41,23 @@ class Connection(web.RequestHandler):
             auto_decompress=False,  # 128 KB may unpack to gigabytes
         )
         self.on_lost: Callable[[], None] | None = None
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what is no HTTP. Nothing of it is repeated, and no line goes to the log: strangers could fill it."""
+        if status >= 500 or request.writer.output_size > 0:
+            return super().handle_error(request, status, exc, message)
+        complaint = Complaint(code="malformed", message="this is no request that can be read")
+        response = web.Response(
+            body=encode(ErrorAnswer(error=complaint)), status=status, content_type="application/json"
+        )
+        response.force_close()
+        return response
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Tell, and clean up."""

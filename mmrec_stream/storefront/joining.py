@@ -92,8 +92,14 @@ def join(
     """
     topics = Topics.of(settings)
     now_ms = int(time.time() * 1000) if now_ms is None else now_ms
-    identity = {"transactional.id": f"{settings.app_id}-join-{session}"}
-    producer = Producer(producer_config(settings, linger_ms=0) | identity)
+    producer = Producer(
+        producer_config(settings, linger_ms=0)
+        | {
+            "transactional.id": f"{settings.app_id}-join-{session}",
+            "transaction.timeout.ms": int(TRANSACTION_S * 1000),
+            "delivery.timeout.ms": int(TRANSACTION_S * 1000),
+        }
+    )
     producer.init_transactions(TRANSACTION_S)
     before = _noted(settings, topics.sessions, session)
     if before is not None and before.user_id != user_id:

@@ -21,7 +21,9 @@ REFUSALS = {
     401: "There is no token, or it is not good; `error.code` says why.",
     403: "The token is good, and not for this; or the page's origin is not allowed.",
     404: "There is no such thing.",
+    409: "The session is another user's already.",
     413: "The body is too large.",
+    415: "The body is of another media type.",
     429: "Too much, too fast; `Retry-After` says how many seconds to wait.",
     503: "Kafka does not answer; `Retry-After` says when to try again.",
 }
@@ -48,8 +50,8 @@ class Route:
     summary: str
     text: str = ""
     query: Sequence[Query] = ()
-    body: Any = None
-    """Type of the JSON body; None where there is none."""
+    bodies: Sequence[Any] = ()
+    """Types of which the JSON body is one; empty where there is none."""
     answers: Any = None
     """Type of the JSON answer; a string is a media type."""
     status: int = 200
@@ -63,7 +65,8 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
     types: list[Any] = [api.ErrorAnswer]
     for route in routes:
         types += [query.type for query in route.query]
-        types += [kind for kind in (route.body, route.answers) if kind is not None and not isinstance(kind, str)]
+        types += route.bodies
+        types += [route.answers] if route.answers is not None and not isinstance(route.answers, str) else []
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     of = {id(kind): found for kind, found in zip(types, schemas, strict=True)}
     for member in BehaviourEvent.__args__:
@@ -133,8 +136,9 @@ def _operation(route: Route, of: dict[int, Any]) -> dict[str, Any]:
         parameters.append({"name": query.name, "in": "query", "description": query.text, "schema": schema})
     if parameters:
         operation["parameters"] = parameters
-    if route.body is not None:
-        schema = of[id(route.body)]
+    if route.bodies:
+        schemas = [of[id(body)] for body in route.bodies]
+        schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
         operation["requestBody"] = {
             "required": True,
             "content": {"application/json": {"schema": schema}, "text/plain": {"schema": schema}},
@@ -182,7 +186,8 @@ def _named(one: dict[str, Any]) -> str:
         schema = content.get("schema")
         if schema is None:
             return str(kind)
-        refs = [part.get("$ref", "") for part in (schema, *schema.get("anyOf", ()))]
+        parts = [part for one in (schema, *schema.get("anyOf", ())) for part in (one, *one.get("anyOf", ()))]
+        refs = dict.fromkeys(part.get("$ref", "") for part in parts)
         return ", ".join(ref.rsplit("/", 1)[-1] for ref in refs if ref) or str(kind)
     return ""
 

@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 import json
 import time
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any
 
 import aiohttp
 import jwt
+from jwt.warnings import InsecureKeyLengthWarning
 from pydantic import SecretStr
 
 from mmrec_stream.contracts.behaviour import BehaviourEvent, decode_event, encode_event
@@ -32,7 +34,9 @@ def token(*, key: str = SECRET, kid: str = "now", alg: str = "HS256", lasts_s: f
     """A token of the shop's server; `claims` replace the usual ones, and those that are None are left out."""
     usual: dict[str, Any] = {"aud": AUDIENCE, "exp": int(time.time() + lasts_s)}
     payload = {name: value for name, value in (usual | claims).items() if value is not None}
-    return jwt.encode(payload, jwt.utils.base64url_decode(key) if key else key, algorithm=alg, headers={"kid": kid})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InsecureKeyLengthWarning)  # forgeries use algorithms that want longer ones
+        return jwt.encode(payload, jwt.utils.base64url_decode(key) if key else key, algorithm=alg, headers={"kid": kid})
 
 
 def bearer(user: str | None = None, **more: Any) -> dict[str, str]:
@@ -162,8 +166,8 @@ class Reader:
 
 
 @contextlib.asynccontextmanager
-async def open_shop(settings: Settings, *, dev: bool = False, **more: Any) -> AsyncIterator[Shop]:
-    """A gateway that has loaded what there is."""
+async def open_shop(settings: Settings, *, dev: bool = False, ready: bool = True, **more: Any) -> AsyncIterator[Shop]:
+    """A gateway; where it is to be `ready`, one that has loaded what there is."""
     usual: dict[str, Any] = {
         "storefront_port": 0,
         "storefront_keys": SecretStr(KEYS),
@@ -172,7 +176,8 @@ async def open_shop(settings: Settings, *, dev: bool = False, **more: Any) -> As
     }
     settings = settings.model_copy(update=usual | more)
     async with serving(settings, dev=dev) as (gateway, port), aiohttp.ClientSession() as session:
-        await until("loaded", lambda: gateway.ready)
+        if ready:
+            await until("loaded", lambda: gateway.ready)
         yield Shop(settings, gateway, port, session)
 
 
