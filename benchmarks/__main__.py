@@ -9,7 +9,18 @@ import typer
 from benchmarks.results import console
 from mmrec_stream.errors import UserError
 
-CASES = ("stream", "scaling", "latency", "scoring", "restore", "rebalance", "memory", "profile", "quality")
+CASES = (
+    "stream",
+    "scaling",
+    "latency",
+    "storefront",
+    "scoring",
+    "restore",
+    "rebalance",
+    "memory",
+    "profile",
+    "quality",
+)
 """Each is a module `benchmarks.<case>` with a typer function `command`."""
 
 DOCUMENT = "document"

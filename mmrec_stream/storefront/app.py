@@ -64,6 +64,9 @@ CONFIRM_S = 10.0
 """How long Kafka's confirmation is waited for; it takes milliseconds, and a leader's election some seconds. The events
 stay under way, and the page asks again with the same ids."""
 
+AS_ONE = 10
+"""Events that count as one request more: a page sends the impressions of a whole list together."""
+
 HEARTBEAT_S = 15.0
 """How often a silent stream says that it lives: proxies cut connections that are silent for 30 to 60 s."""
 
@@ -190,6 +193,7 @@ async def post_events(request: web.Request) -> web.Response:
     if caller.visitor.user_id is None:
         raise ApiError(401, "no_token", "events need a token, in `Authorization: Bearer …` or `?token=`")
     submitted = events_of(body, caller.visitor, int(time.time() * 1000))
+    _limit(gateway, "user", gateway.by_user.wait_s(caller.visitor.user_id, time.monotonic(), len(submitted) / AS_ONE))
     if not caller.consents:
         gateway.metrics.events.labels(outcome="withheld").inc(len(submitted))
         return _json(EventsAnswer(accepted=0, duplicates=0, withheld=len(submitted)), status=202)

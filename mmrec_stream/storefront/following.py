@@ -16,9 +16,9 @@ from mmrec_stream.settings import Settings
 RETRY_S = 2.0
 """How long to wait before a broker or topic that was not there is tried again."""
 
-STALL_S = 60.0
-"""A thread that has not turned for this long hangs: following, it turns four times a second; looking for a broker that
-is away, it takes half a minute until it knows."""
+STALL_S = 180.0
+"""A thread that has not turned for this long hangs. Following, it turns four times a second; looking for a broker that
+is away, it may wait three times for half a minute. To be restarted then would cost the lists that are in memory."""
 
 LOOK_S = 0.5
 """How often a thread that waits for the loop looks whether the loop is about to end."""

@@ -20,7 +20,7 @@ CACHED = 10_000
 
 
 class Relations:
-    """The neighbours of items in one release. `of` may run on any one thread at a time."""
+    """The neighbours of items in one release. Any thread may ask."""
 
     def __init__(self, path: Path, manifest_sha256: str | None = None) -> None:
         """Verify a release and map its arrays.

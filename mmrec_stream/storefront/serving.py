@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import resource
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -19,6 +20,9 @@ from mmrec_stream.storefront.tokens import Keys, parse_keys
 
 BACKLOG = 1_024
 """Connections that may wait to be accepted: when a gateway restarts, all its readers come within seconds."""
+
+OTHER_FILES = 200
+"""Files beside connections: Kafka's sockets, libraries, pictures."""
 
 SHUTDOWN_S = 5.0
 """How long requests may take to end. Streams are ended at once; events are confirmed within milliseconds."""
@@ -73,8 +77,21 @@ async def serving(settings: Settings, *, dev: bool = False) -> AsyncIterator[tup
         await runner.cleanup()
 
 
+def raise_file_limit(connections: int) -> None:
+    """Have the system allow as many open files as connections need, as far as it lets us; say where it does not."""
+    wanted = connections + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < wanted:
+        log.warning("%d open files are allowed, %d connections need %d: `ulimit -n`", allowed, connections, wanted)
+
+
 async def serve(settings: Settings, *, dev: bool = False) -> None:
     """Serve until SIGINT or SIGTERM."""
+    raise_file_limit(settings.storefront_streams + SPARE)
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
