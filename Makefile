@@ -1,7 +1,7 @@
 # make demo   everything on this machine: broker, first model, worker, shoppers, live lists
 # make test   every test, on every broker that can be had
 # make check  lint, format, types, import contracts
-# make bench  the figures of the README (ARGS=stream, latency, storm, restore, quality …)
+# make bench  the figures of the README (ARGS=stream, latency, storm, storefront, restore, quality …)
 # make help   this list
 
 PYTHON ?= python3

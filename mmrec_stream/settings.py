@@ -103,7 +103,51 @@ class Settings(BaseSettings):
     web_port: Annotated[int, Field(ge=0, le=65_535)] = 6066
     """Port of health and metrics; 0 takes a free one."""
 
-    @field_validator("behaviour_topics", mode="before")
+    storefront_host: str = "127.0.0.1"
+    """Where `mmrec storefront` listens."""
+
+    storefront_port: Annotated[int, Field(ge=0, le=65_535)] = 8070
+    """Port of the storefront; 0 takes a free one."""
+
+    storefront_keys: SecretStr | None = None
+    """The keys that visitors' tokens are checked with: a JWK Set (RFC 7517) as JSON. `mmrec storefront --new-key` makes
+    one. Several keys, told apart by `kid`, are what rotation is done with."""
+
+    storefront_token_minutes: Annotated[float, Field(gt=0, le=1440)] = 30.0
+    """The longest that a token may have to live; one that lasts longer is refused, as a stolen one would."""
+
+    storefront_origins: Annotated[list[str], NoDecode] = []
+    """Origins whose pages may call the storefront (CORS), comma-separated, as `https://shop.example`. The storefront's
+    own origin always may."""
+
+    storefront_gpc: bool = True
+    """Whether `Sec-GPC: 1` (Global Privacy Control) counts as no consent."""
+
+    storefront_currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] = "EUR"
+    """Currency of the catalogue's prices, ISO 4217."""
+
+    storefront_item_url: str = "/shop/item/{item_id}"
+    """Address of a product's page; `{item_id}` stands for the id, percent-encoded."""
+
+    storefront_lists_mb: Annotated[float, Field(gt=0)] = 256.0
+    """Memory for users' newest lists. 256 MB hold some 150,000 lists of 20; the least recent ones make room."""
+
+    storefront_streams: Annotated[int, Field(ge=1)] = 10_000
+    """Most event streams open at a time, 20 KiB each; beyond, a widget is told to come back later."""
+
+    storefront_streams_per_address: Annotated[int, Field(ge=1)] = 250
+    """Most event streams that one address may hold open: an office behind one address has dozens."""
+
+    storefront_rate: Annotated[float, Field(gt=0)] = 20.0
+    """Requests a second that one user may make in the long run; ten seconds' worth may come at once."""
+
+    storefront_address_rate: Annotated[float, Field(gt=0)] = 200.0
+    """The same for one address, with or without a user."""
+
+    storefront_proxies: Annotated[int, Field(ge=0, le=8)] = 0
+    """Balancers in front whose `X-Forwarded-For` is believed, counted from here; 0 takes the peer's own address."""
+
+    @field_validator("behaviour_topics", "storefront_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value

@@ -18,6 +18,10 @@ DAY_MS = 86_400_000
 COMPACTION_LAG_DAYS = 7
 """By when a row that was replaced or deleted is gone from disk. Unbounded, a quiet partition keeps it for ever."""
 
+JOIN_DAYS = 7
+"""How old an event of a session may be to become a user's at login. What was taken over is noted for a day longer, so
+that no event is taken over twice."""
+
 MAX_BEHAVIOUR_TOPICS = 6
 """A profile has a slot for the last folded offset of this many source partitions, one a topic."""
 
@@ -27,7 +31,7 @@ class TopicSpec:
     """A topic as we want it."""
 
     name: str
-    key: Literal["user id", "item id", "model", "origin"]
+    key: Literal["user id", "item id", "session id", "model", "origin"]
     partitions: int
     replication: int
     config: dict[str, str] = field(default_factory=dict)
@@ -45,6 +49,7 @@ class Topics:
     recommendations: str
     releases: str
     dead_letters: str
+    sessions: str
     foreign: tuple[str, ...] = ()
 
     @classmethod
@@ -59,6 +64,7 @@ class Topics:
             recommendations=f"{p}recommendations",
             releases=f"{p}releases",
             dead_letters=f"{p}dead-letters",
+            sessions=f"{p}sessions",
             foreign=tuple(settings.behaviour_topics),
         )
 
@@ -102,6 +108,7 @@ def topic_plan(settings: Settings) -> list[TopicSpec]:
         TopicSpec(t.recommendations, "user id", n, r, kept | _days(1), "fresh lists, the newest of a user counts"),
         TopicSpec(t.releases, "model", 1, r, compacted, "announcements of model releases"),
         TopicSpec(t.dead_letters, "origin", 1, r, kept | _days(30), "inputs that could not be used"),
+        TopicSpec(t.sessions, "session id", n, r, kept | _days(JOIN_DAYS + 1), "sessions that became users' at login"),
         TopicSpec(changelog_topic(settings), "user id", n, r, compacted, "the profiles, newest row a user"),
     ]
 

@@ -50,6 +50,7 @@ from mmrec_stream.cli.replay import replay  # noqa: E402
 from mmrec_stream.cli.schemas import schemas  # noqa: E402
 from mmrec_stream.cli.send import send  # noqa: E402
 from mmrec_stream.cli.simulate import simulate  # noqa: E402
+from mmrec_stream.cli.storefront import storefront  # noqa: E402
 from mmrec_stream.cli.tail import tail  # noqa: E402
 from mmrec_stream.cli.topics import topics  # noqa: E402
 
@@ -66,5 +67,6 @@ app.command()(replay)
 app.command()(schemas)
 app.command()(send)
 app.command()(simulate)
+app.command()(storefront)
 app.command()(tail)
 app.command()(topics)

@@ -9,6 +9,7 @@ from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.contracts.dead_letters import DeadLetter
 from mmrec_stream.contracts.recommendations import RecommendationList
 from mmrec_stream.contracts.releases import ReleaseAnnouncement
+from mmrec_stream.contracts.sessions import SessionJoin
 
 CONTRACTS: dict[str, tuple[Any, str]] = {
     "behaviour-event": (BehaviourRecord, "A behaviour event"),
@@ -16,6 +17,7 @@ CONTRACTS: dict[str, tuple[Any, str]] = {
     "recommendation-list": (RecommendationList, "A recommendation list"),
     "release-announcement": (ReleaseAnnouncement, "A release announcement"),
     "dead-letter": (DeadLetter, "A dead letter"),
+    "session-join": (SessionJoin, "A session that became a user's"),
 }
 """Each contract's type and title, by the name of its schema file."""
 

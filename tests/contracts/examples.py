@@ -33,6 +33,7 @@ from mmrec_stream.contracts.recommendations import (
     encode_list,
 )
 from mmrec_stream.contracts.releases import ReleaseAnnouncement, decode_release, encode_release
+from mmrec_stream.contracts.sessions import SessionJoin, decode_join, encode_join
 
 TS = 1_790_000_000_123
 WHO = {"user_id": "u-1", "ts": TS, "session_id": "s-9"}
@@ -103,6 +104,9 @@ EXAMPLES: dict[str, Any] = {
         truncated=True,
         noticed=TS,
     ),
+    "session_join": SessionJoin(
+        session_id="s-9", user_id="u-1", upto={"mmrec.clicks": 41, "mmrec.feedback": 0}, events=3, joined=TS
+    ),
 }
 
 EVENT_NAMES = [name for name, value in EXAMPLES.items() if hasattr(value, "CODE")]
@@ -112,6 +116,7 @@ _CODECS: dict[type, tuple[Any, Any, str]] = {
     RecommendationList: (encode_list, decode_list, "recommendation-list"),
     ReleaseAnnouncement: (encode_release, decode_release, "release-announcement"),
     DeadLetter: (encode_dead_letter, decode_dead_letter, "dead-letter"),
+    SessionJoin: (encode_join, decode_join, "session-join"),
 }
 
 

@@ -1,0 +1,734 @@
+"""The web application: what is answered at each address. Thin: what decides lies in the modules it calls."""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from random import SystemRandom
+from typing import Annotated, Any
+
+import msgspec
+from aiohttp import web
+from confluent_kafka import KafkaException
+from msgspec import Meta
+from prometheus_client import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from mmrec_stream.contracts.acceptance import UNREADABLE
+from mmrec_stream.contracts.behaviour import BehaviourEvent, encode_event
+from mmrec_stream.contracts.fields import Id
+from mmrec_stream.errors import UserError, first_line
+from mmrec_stream.storefront.access import address_of, bearer, consents, host_allowed, origin_allowed
+from mmrec_stream.storefront.api import (
+    DEFAULT_PLACES,
+    ApiError,
+    Card,
+    ErrorAnswer,
+    EventBatch,
+    EventsAnswer,
+    ItemNews,
+    JoinAnswer,
+    JoinRequest,
+    Places,
+    ShownList,
+    Surface,
+    Why,
+    WhyAnswer,
+    encode,
+)
+from mmrec_stream.storefront.connections import Connection
+from mmrec_stream.storefront.events import events_of, named_in
+from mmrec_stream.storefront.explanation import explanation
+from mmrec_stream.storefront.gateway import EVENT_ID, Gateway
+from mmrec_stream.storefront.hub import Stream
+from mmrec_stream.storefront.joining import JoinedElsewhereError
+from mmrec_stream.storefront.openapi import Query, Route, document, page
+from mmrec_stream.storefront.publishing import MAX_WAITING
+from mmrec_stream.storefront.related import Kind
+from mmrec_stream.storefront.shaping import POPULAR, common_list, etag
+from mmrec_stream.storefront.tokens import MAX_SESSION, NOBODY, SESSION_PREFIX, Denial, Visitor
+from mmrec_stream.storefront.window import Delivery
+
+GATEWAY = web.AppKey("gateway", Gateway)
+STATIC = Path(__file__).parent / "static"
+
+MAX_BODY = 128 * 1024
+"""Bytes of a request: 200 events have 40 KB. Browsers keep a beacon below 64 KB."""
+
+BODY_S = 10.0
+"""How long a body may take to arrive. A phone on a bad line sends 2 KB a second."""
+
+CONFIRM_S = 10.0
+"""How long Kafka's confirmation is waited for; it takes milliseconds, and a leader's election some seconds. The events
+stay under way, and the page asks again with the same ids."""
+
+AS_ONE = 10
+"""Events that count as one request more: a page sends the impressions of a whole list together."""
+
+HEARTBEAT_S = 15.0
+"""How often a silent stream says that it lives: proxies cut connections that are silent for 30 to 60 s."""
+
+SLOW_S = 10.0
+"""How long a reader may leave 64 KB unread before its stream is cut. It comes back and gets the newest list."""
+
+RETRY_MS = (1_000, 5_000)
+"""How long an EventSource waits before it connects again, drawn anew for each stream: when a gateway restarts, not all
+of its readers come in the same second."""
+
+PUBLIC_S = 15
+"""How long a browser or proxy may keep a popular list. Its order moves by the hour; a sold-out item is told at once."""
+
+STREAM_HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "private, no-store",
+    "X-Accel-Buffering": "no",  # nginx would collect events otherwise
+}
+
+PREFLIGHT = {
+    "Access-Control-Allow-Methods": "GET, POST",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, Last-Event-ID",
+    "Access-Control-Max-Age": "7200",
+}
+
+SessionId = Annotated[str, Meta(min_length=1, max_length=MAX_SESSION)]
+
+LIST_QUERY = (
+    Query("surface", Surface, "where the list is shown", "home"),
+    Query("k", Places, "most items wanted", DEFAULT_PLACES),
+    Query("why", bool, "1: with the reason of each place"),
+    Query("personalised", bool, "false: the list that is the same for everybody"),
+)
+
+_JITTER = SystemRandom()
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Caller:
+    """A request, and who sends it."""
+
+    def __init__(self, request: web.Request, gateway: Gateway, visitor: Visitor, address: str) -> None:
+        self.request = request
+        self.gateway = gateway
+        self.visitor = visitor
+        self.address = address
+        self.consents = consents(visitor.consent, request.headers, heed_gpc=gateway.settings.storefront_gpc)
+
+    @property
+    def personal(self) -> str | None:
+        """Whose lists are shown; None where they are the same for everybody."""
+        wanted = self.request.query.get("personalised", "true") not in ("false", "0")
+        return self.visitor.user_id if self.consents and wanted else None
+
+    @property
+    def surface(self) -> str:
+        """Where the list is shown.
+
+        Raises:
+            ApiError: no surface has such a name, or the token is not for it.
+        """
+        surface: str = self._converted("surface", Surface, "home")
+        if self.visitor.surfaces is not None and surface not in self.visitor.surfaces:
+            raise ApiError(403, "surface", f"the token is not for the surface {surface}", field="surface")
+        return surface
+
+    @property
+    def places(self) -> int:
+        """Most items wanted.
+
+        Raises:
+            ApiError: no such number of items is given.
+        """
+        count: int = self._converted("k", Places, DEFAULT_PLACES)
+        return count
+
+    @property
+    def why(self) -> bool:
+        """Whether reasons are wanted."""
+        return self.request.query.get("why", "0") not in ("0", "false", "")
+
+    def _converted(self, name: str, kind: Any, default: Any) -> Any:
+        given = self.request.query.get(name)
+        if given is None:
+            return default
+        try:
+            return msgspec.convert(given, kind, strict=False)
+        except msgspec.ValidationError as error:
+            raise ApiError(400, "invalid_parameter", str(error), field=name) from None
+
+
+def create_app(gateway: Gateway) -> web.Application:
+    """The application of a gateway; it starts and stops the gateway with itself."""
+    app = web.Application(middlewares=[_answered], client_max_size=MAX_BODY)
+    app[GATEWAY] = gateway
+    for route in ROUTES:
+        app.router.add_route(route.method, route.path, route.handler)
+    app.router.add_get("/openapi.json", get_openapi)
+    app.router.add_get("/docs", get_docs)
+    app.router.add_get("/widget/{file:.+}", get_widget)
+    app.on_response_prepare.append(_common_headers)
+
+    async def running(_: web.Application) -> AsyncIterator[None]:
+        await gateway.start()
+        yield
+        await gateway.stop()
+
+    async def ending(_: web.Application) -> None:
+        gateway.hub.end_all()
+
+    app.cleanup_ctx.append(running)
+    app.on_shutdown.append(ending)
+    return app
+
+
+async def post_events(request: web.Request) -> web.Response:
+    """Take events; answers when Kafka has them."""
+    body = await _body(request)
+    caller = await _caller(request, named_in(body))
+    gateway = caller.gateway
+    if caller.visitor.user_id is None:
+        raise ApiError(401, "no_token", "events need a token, in `Authorization: Bearer …` or `?token=`")
+    submitted = events_of(body, caller.visitor, int(time.time() * 1000))
+    _limit(gateway, "user", gateway.by_user.wait_s(caller.visitor.user_id, time.monotonic(), len(submitted) / AS_ONE))
+    if not caller.consents:
+        gateway.metrics.events.labels(outcome="withheld").inc(len(submitted))
+        return _json(EventsAnswer(accepted=0, duplicates=0, withheld=len(submitted)), status=202)
+    publisher = gateway.publisher
+    assert publisher is not None  # noqa: S101 - requests come after the start
+    if len(publisher) + len(submitted) > MAX_WAITING:
+        gateway.metrics.limited.labels(by="pressure").inc()
+        raise ApiError(429, "busy", "Kafka takes events more slowly than they come", retry_after_s=2)
+    duplicates, waiting = 0, dict[Delivery, bool]()
+    for one in submitted:
+        user_id = one.event.user_id
+        key = (user_id, one.event_id) if one.event_id is not None else None
+        if key is not None and key in gateway.window:
+            duplicates += 1
+            if (under_way := gateway.window.delivery(key)) is not None:
+                waiting.setdefault(under_way, False)
+            continue
+        headers = [(EVENT_ID, one.event_id.encode())] if one.event_id is not None else []
+        topic = gateway.topics.of_event(one.event)
+        delivery = publisher.send(topic, user_id.encode(), encode_event(one.event), headers)
+        if key is not None:
+            gateway.window.begin(key, delivery)
+        waiting[delivery] = True
+    if waiting:
+        await asyncio.wait(waiting, timeout=CONFIRM_S)
+    failures = [delivery.result() if delivery.done() else "no answer yet" for delivery in waiting]
+    accepted = sum(own for (_, own), failure in zip(waiting.items(), failures, strict=True) if failure is None)
+    gateway.metrics.events.labels(outcome="accepted").inc(accepted)
+    gateway.metrics.events.labels(outcome="duplicate").inc(duplicates)
+    if lost := [failure for failure in failures if failure is not None]:
+        gateway.metrics.events.labels(outcome="not_confirmed").inc(len(lost))
+        raise ApiError(
+            503,
+            "not_confirmed",
+            f"Kafka has not confirmed {len(lost)} of {len(submitted)} events ({lost[0]}): send them again",
+            retry_after_s=2,
+        )
+    return _json(EventsAnswer(accepted=accepted, duplicates=duplicates), status=202)
+
+
+async def get_recommendations(request: web.Request) -> web.Response:
+    """The newest list of a user, or what is popular."""
+    caller = await _caller(request)
+    gateway = caller.gateway
+    shown = gateway.best(caller.personal, caller.surface, caller.places, caller.why)
+    if shown.list_id.startswith(f"{POPULAR}-"):
+        gateway.metrics.served.labels(strategy="fallback").inc()
+        # Whoever has a token may have a list of his own the next moment: his browser asks whether this one still holds.
+        cache = f"public, max-age={PUBLIC_S}" if caller.visitor is NOBODY else "private, no-cache"
+        return _cacheable(request, encode(shown), cache)
+    gateway.metrics.served.labels(strategy=shown.strategy).inc()
+    return _json(shown, cache="private, no-store")
+
+
+async def get_item(request: web.Request) -> web.Response:
+    """A product's card."""
+    caller = await _caller(request)
+    card = caller.gateway.shelf.get(_item_id(request))
+    if card is None:
+        raise ApiError(404, "unknown_item", "the catalogue has no such item")
+    return _cacheable(request, encode(card), "public, max-age=5")
+
+
+async def get_image(request: web.Request) -> web.Response:
+    """A product's picture, as the catalogue has it."""
+    caller = await _caller(request)
+    found = caller.gateway.pictures.get(_item_id(request))
+    if found is None:
+        raise ApiError(404, "no_image", "the catalogue has no picture of this item")
+    picture, data = found
+    # The address in a card has the picture's digest: what lies there never changes.
+    lasting = request.query.get("v") == picture.digest
+    response = _cacheable(
+        request, data, "public, max-age=31536000, immutable" if lasting else "public, max-age=60", kind=picture.kind
+    )
+    response.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
+    response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
+    return response
+
+
+async def get_related(request: web.Request) -> web.Response:
+    """What goes with a product."""
+    caller = await _caller(request)
+    gateway, item_id, count = caller.gateway, _item_id(request), caller.places
+    kind = request.query.get("kind", "similar")
+    if kind not in ("similar", "also_viewed", "complementary"):
+        raise ApiError(400, "invalid_parameter", "kind is similar, also_viewed or complementary", field="kind")
+    relations, card = gateway.relations, gateway.shelf.get(item_id)
+    if card is None and (relations is None or item_id not in relations):
+        raise ApiError(404, "unknown_item", "neither catalogue nor release has such an item")
+    if kind == "complementary":
+        raise ApiError(404, "no_complements", "the release that serves has no table of what is bought together")
+    if relations is not None and item_id in relations:
+        found = await asyncio.to_thread(relations.similar if kind == "similar" else relations.also_viewed, item_id)
+        text = "Looks and reads alike" if kind == "similar" else "Often chosen after this one"
+        why = Why(kind=kind, text=text, source_item_id=item_id)
+        shown = common_list(
+            kind,
+            gateway.shelf.sellable(found),
+            "product",
+            count,
+            release=relations.version,
+            generated=relations.manifest.created,
+            why=(lambda _: why) if caller.why else None,
+        )
+    else:  # newer than the release, or there is none: what else is popular of its kind
+        category = card.category if card is not None else None
+        shown = gateway.popular("product", count, caller.why, category=category, but=item_id)
+    gateway.metrics.served.labels(strategy=shown.strategy).inc()
+    return _cacheable(request, encode(shown), "public, max-age=30")
+
+
+async def get_stream(request: web.Request) -> web.StreamResponse:
+    """Server-sent events: the newest list now and whenever there is another, and changes of what it shows."""
+    caller = await _caller(request)
+    gateway, show = caller.gateway, (caller.surface, caller.places, caller.why)
+    stream = Stream(caller.personal, caller.address)
+    if (bound := gateway.hub.open(stream)) is not None:
+        gateway.metrics.limited.labels(by=f"streams_{bound}").inc()
+        raise ApiError(429, "too_many_streams", "too many event streams are open", retry_after_s=_JITTER.uniform(5, 30))
+    connection = request.protocol
+    if isinstance(connection, Connection):
+        connection.on_lost = stream.end
+    response = web.StreamResponse(headers=STREAM_HEADERS)
+    try:
+        await response.prepare(request)
+        last = request.headers.get("Last-Event-ID") or request.query.get("last_event_id")
+        await _write(response, request, b"retry: %d\n\n" % _JITTER.randint(*RETRY_MS))
+        newest = gateway.best(stream.user_id, *show)
+        stream.shown = newest.item_ids
+        if newest.list_id != last:
+            await _write(response, request, _event("recommendations", encode(newest), newest.list_id))
+        while not stream.ended:
+            frame = await _next_frame(stream, gateway, show, caller.visitor.expires)
+            if frame:
+                await _write(response, request, frame)
+            elif frame is None:
+                await _write(response, request, _event("expired", b"{}"))
+                break
+    except ConnectionError:
+        pass  # the reader has gone, which needs no answer
+    finally:
+        gateway.hub.close(stream)
+    return response
+
+
+async def _next_frame(
+    stream: Stream, gateway: Gateway, show: tuple[str, int, bool], expires: float | None
+) -> bytes | None:
+    """What to write next: news, a heartbeat when there is none for long; None once the token has expired."""
+    silence = HEARTBEAT_S if expires is None else min(HEARTBEAT_S, max(0.0, expires - time.time()))
+    try:
+        async with asyncio.timeout(silence):
+            await stream.wake.wait()
+    except TimeoutError:
+        return None if expires is not None and time.time() >= expires else b": heartbeat\n\n"
+    value, news = stream.take()
+    frames = b""
+    if value is not None and (found := gateway.decoded(value)) is not None:
+        shown = gateway.shown(found, *show)
+        if shown.items:  # else the last one is better than none
+            stream.shown = shown.item_ids
+            frames = _event("recommendations", encode(shown), shown.list_id)
+            gateway.metrics.lists_pushed.inc()
+            gateway.metrics.push_seconds.observe(max(0.0, time.time() - found.times.published / 1000))
+    for card in news:
+        if card.item_id in stream.shown:
+            frames += _event("item", encode(ItemNews(item_id=card.item_id, in_stock=card.in_stock, price=card.price)))
+    return frames
+
+
+async def post_join(request: web.Request) -> web.Response:
+    """At login: the session's events become the user's."""
+    body = await _body(request)
+    caller = await _caller(request, named_in(body))
+    gateway, visitor = caller.gateway, caller.visitor
+    if visitor.user_id is None or visitor.anonymous:
+        raise ApiError(401, "no_token", "a join needs the token of a user who has logged in")
+    session = _proven_session(caller, body)
+    if not caller.consents:
+        return _json(JoinAnswer(session=session, user_id=visitor.user_id, events=0, added=0))
+    if gateway.joining.locked():
+        gateway.metrics.limited.labels(by="joins").inc()
+        raise ApiError(429, "busy", "many visitors log in at the moment", retry_after_s=2)
+    async with gateway.joining:
+        try:
+            note, added = await gateway.join(session, visitor.user_id)
+        except JoinedElsewhereError:
+            raise ApiError(409, "joined_elsewhere", "the session is of another user already") from None
+        except (UserError, KafkaException) as error:
+            log.warning("a session is not joined: %s", first_line(error))
+            raise ApiError(503, "not_joined", "Kafka has not taken it: try again", retry_after_s=5) from None
+    gateway.metrics.events.labels(outcome="joined").inc(added)
+    return _json(JoinAnswer(session=session, user_id=visitor.user_id, events=note.events, added=added))
+
+
+def _proven_session(caller: Caller, body: bytes) -> str:
+    """The session that a join is about, of which the caller has proof.
+
+    Raises:
+        ApiError: there is no session in the request, or no proof that it is the caller's.
+    """
+    gateway, visitor = caller.gateway, caller.visitor
+    try:
+        asked = msgspec.json.decode(body, type=JoinRequest)
+    except UNREADABLE as error:
+        raise ApiError(400, "invalid_body", str(error)) from None
+    if gateway.dev:
+        session = asked.session
+    elif asked.session_token is not None:
+        found = gateway.checked(asked.session_token)
+        if isinstance(found, Denial):
+            raise ApiError(401, found.reason, found.message, field="session_token")
+        session = found.session if found.anonymous else None
+    else:
+        session = visitor.session
+    if session is None:
+        raise ApiError(403, "no_proof", "neither the user's token nor a session's token names the session")
+    if asked.session not in (None, session):
+        raise ApiError(403, "other_session", "the token is of another session", field="session")
+    return session
+
+
+async def get_why(request: web.Request) -> web.Response:
+    """The main parameters, for everybody to read."""
+    caller = await _caller(request)
+    relations = caller.gateway.relations
+    return _cacheable(request, encode(explanation(relations.manifest if relations else None)), "public, max-age=60")
+
+
+async def get_healthz(request: web.Request) -> web.Response:
+    """Whether the threads make progress; a broker that is away is no reason to end."""
+    gateway = request.app[GATEWAY]
+    return web.json_response({"well": gateway.well}, status=200 if gateway.well else 503)
+
+
+async def get_readyz(request: web.Request) -> web.Response:
+    """Whether lists can be served. That Kafka has gone away since is told, and no reason to send nobody here."""
+    gateway = request.app[GATEWAY]
+    ready = gateway.ready and gateway.well
+    return web.json_response(gateway.status() | {"ready": ready}, status=200 if ready else 503)
+
+
+async def get_metrics(request: web.Request) -> web.Response:
+    """Figures for Prometheus."""
+    gateway = request.app[GATEWAY]
+    gateway.observe()
+    return web.Response(body=generate_latest(gateway.metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+async def get_openapi(request: web.Request) -> web.Response:
+    """The description of what is here, for programs."""
+    return _cacheable(request, encode(document(ROUTES)), "public, max-age=300")
+
+
+async def get_docs(request: web.Request) -> web.Response:
+    """The description of what is here, for people."""
+    text, policy = page(document(ROUTES))
+    return web.Response(text=text, content_type="text/html", headers={"Content-Security-Policy": policy})
+
+
+async def get_widget(request: web.Request) -> web.StreamResponse:
+    """A file of the widget."""
+    name = request.match_info["file"]
+    file = (STATIC / name).resolve() if name.isprintable() else STATIC
+    if not file.is_relative_to(STATIC) or not file.is_file():
+        raise ApiError(404, "no_file", "there is no such file")
+    return web.FileResponse(file, headers={"Cache-Control": "public, max-age=300"})
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        "POST",
+        "/v1/events",
+        post_events,
+        "Take behaviour events; answered once Kafka has them.",
+        "One event, or several as `events`. Each is written once for its `id`, however often it is sent.",
+        bodies=(EventBatch, BehaviourEvent),
+        answers=EventsAnswer,
+        status=202,
+        refusals=(400, 401, 403, 413, 415, 429, 503),
+        token=True,
+    ),
+    Route(
+        "GET",
+        "/v1/recommendations",
+        get_recommendations,
+        "The visitor's newest list, or what is popular.",
+        "Without a token, consent or a list of the visitor's own, the list is the same for everybody.",
+        query=LIST_QUERY,
+        answers=ShownList,
+        refusals=(400, 401, 403, 429),
+        token=True,
+    ),
+    Route(
+        "GET",
+        "/v1/stream",
+        get_stream,
+        "Server-sent events: `recommendations`, `item`, `expired`.",
+        "The newest list at once, unless `Last-Event-ID` names it, and each new one as it is made. `item` says that a "
+        "product in it has changed. After `expired`, connect again with a fresh token.",
+        query=LIST_QUERY,
+        answers="text/event-stream",
+        refusals=(400, 401, 403, 429),
+        token=True,
+    ),
+    Route(
+        "POST",
+        "/v1/sessions/join",
+        post_join,
+        "At login: the session's events become the user's.",
+        "The user's token names the session as `sid`, or the session's own token is given. May be repeated: each event "
+        "is written once.",
+        bodies=(JoinRequest,),
+        answers=JoinAnswer,
+        refusals=(400, 401, 403, 409, 413, 415, 429, 503),
+        token=True,
+    ),
+    Route("GET", "/v1/items/{item_id}", get_item, "A product's card.", answers=Card, refusals=(404, 429)),
+    Route(
+        "GET", "/v1/items/{item_id}/image", get_image, "A product's picture.", answers="image/*", refusals=(404, 429)
+    ),
+    Route(
+        "GET",
+        "/v1/items/{item_id}/related",
+        get_related,
+        "What goes with a product.",
+        "A product that is newer than the release gets what is popular in its category.",
+        query=(Query("kind", Kind, "which relation", "similar"), *LIST_QUERY[1:3]),
+        answers=ShownList,
+        refusals=(400, 404, 429),
+    ),
+    Route("GET", "/v1/why", get_why, "How recommendations are made, in words.", answers=WhyAnswer, refusals=(429,)),
+    Route("GET", "/healthz", get_healthz, "Whether it lives."),
+    Route("GET", "/readyz", get_readyz, "Whether it can serve."),
+    Route("GET", "/metrics", get_metrics, "Figures for Prometheus.", answers="text/plain"),
+)
+"""Everything that is documented."""
+
+
+@web.middleware
+async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Whatever happens, an answer: of the handler, or one that says what is wrong; and its figures."""
+    began = time.monotonic()
+    gateway = request.app[GATEWAY]
+    try:
+        _admit(request, gateway)
+        if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+            response: web.StreamResponse = web.Response(status=204, headers=PREFLIGHT)
+        else:
+            response = await handler(request)
+    except ApiError as refusal:
+        response = _refusal(refusal)
+    except web.HTTPRequestEntityTooLarge:
+        response = _refusal(ApiError(413, "too_large", f"a body has at most {MAX_BODY} bytes"))
+    except web.HTTPException as error:
+        response = _refusal(ApiError(error.status, error.reason.lower().replace(" ", "_"), error.reason))
+        if "Allow" in error.headers:
+            response.headers["Allow"] = error.headers["Allow"]
+    except Exception:
+        # The path without its query, which may have a token.
+        log.exception("%s %s failed", request.method, request.path)
+        response = _refusal(ApiError(500, "internal", "this is a fault of ours; it is in the log"))
+    resource = request.match_info.route.resource
+    route = resource.canonical if resource is not None else "none"
+    gateway.metrics.requests.labels(route=route, status=str(response.status)).inc()
+    if route != "/v1/stream":
+        gateway.metrics.seconds.labels(route=route).observe(time.monotonic() - began)
+    return response
+
+
+def _admit(request: web.Request, gateway: Gateway) -> None:
+    """Refuse pages of strangers.
+
+    Raises:
+        ApiError: the page's origin is not allowed.
+    """
+    if gateway.dev and not host_allowed(request.host):
+        gateway.metrics.denied.labels(reason="host").inc()
+        raise ApiError(421, "wrong_host", "the development mode answers to this machine's own names alone")
+    allowed = gateway.settings.storefront_origins
+    if request.path.startswith("/widget/") or origin_allowed(
+        request.headers.get("Origin"), request.host, allowed, dev=gateway.dev
+    ):
+        return
+    gateway.metrics.denied.labels(reason="origin").inc()
+    raise ApiError(403, "origin", "this origin may not call: MMREC_STOREFRONT_ORIGINS does not name it")
+
+
+async def _caller(request: web.Request, named: tuple[object, object] = (None, None)) -> Caller:
+    """Who asks, after their share of requests has been counted.
+
+    Args:
+        request: the request.
+        named: user and session of its body, for the development mode.
+
+    Raises:
+        ApiError: the token is not good, another's data is asked for, or it is too much.
+    """
+    gateway, now = request.app[GATEWAY], time.monotonic()
+    address = address_of(
+        request.remote, request.headers.getall("X-Forwarded-For", ()), gateway.settings.storefront_proxies
+    )
+    _limit(gateway, "address", gateway.by_address.wait_s(address, now))
+    visitor = _believed(request, named) if gateway.dev else _proven(request, gateway, named)
+    if visitor.user_id is not None:
+        _limit(gateway, "user", gateway.by_user.wait_s(visitor.user_id, now))
+    return Caller(request, gateway, visitor, address)
+
+
+def _limit(gateway: Gateway, by: str, wait_s: float) -> None:
+    if wait_s > 0:
+        gateway.metrics.limited.labels(by=by).inc()
+        raise ApiError(429, "too_fast", f"too many requests of this {by}", retry_after_s=wait_s)
+
+
+def _proven(request: web.Request, gateway: Gateway, named: tuple[object, object]) -> Visitor:
+    """Who the token says."""
+    token = bearer(request.headers, request.query)
+    user = request.query.get("user") or named[0]
+    session = request.query.get("session") or named[1]
+    if token is None:
+        if user is not None:
+            raise ApiError(401, "no_token", "a user's lists need the user's token", field="user")
+        return NOBODY
+    found = gateway.checked(token)
+    if isinstance(found, Denial):
+        raise ApiError(401, found.reason, found.message)
+    if user not in (None, found.user_id) or (session is not None and found.session not in (None, session)):
+        gateway.metrics.denied.labels(reason="other_user").inc()
+        raise ApiError(403, "other_user", "the token is of another user")
+    return found
+
+
+def _believed(request: web.Request, named: tuple[object, object]) -> Visitor:
+    """Who the request says, in the development mode."""
+    user = request.query.get("user") or named[0]
+    session = request.query.get("session") or named[1]
+    try:
+        user = msgspec.convert(user, Id | None)
+        session = msgspec.convert(session, SessionId | None)
+    except msgspec.ValidationError as error:
+        raise ApiError(400, "invalid_parameter", str(error), field="user") from None
+    if user is None and session is None:
+        return NOBODY
+    if user is not None and user.startswith(SESSION_PREFIX):
+        raise ApiError(400, "invalid_parameter", f"no user's id begins with {SESSION_PREFIX!r}", field="user")
+    return Visitor(
+        user_id=user or f"{SESSION_PREFIX}{session}",
+        session=session,
+        consent=request.query.get("consent", "true") not in ("false", "0"),
+    )
+
+
+async def _body(request: web.Request) -> bytes:
+    """The request's body.
+
+    Raises:
+        ApiError: it is of another kind, or does not arrive.
+    """
+    if request.content_type not in ("application/json", "text/plain", "application/octet-stream"):
+        raise ApiError(415, "media_type", "a body is application/json or text/plain")
+    try:
+        async with asyncio.timeout(BODY_S):
+            return await request.read()
+    except TimeoutError:
+        raise ApiError(408, "slow_body", f"the body did not arrive within {BODY_S:.0f} s") from None
+
+
+async def _write(response: web.StreamResponse, request: web.Request, data: bytes) -> None:
+    """Write to a stream.
+
+    Raises:
+        ConnectionError: the reader has gone, or was cut as it did not read.
+    """
+    try:
+        async with asyncio.timeout(SLOW_S):
+            await response.write(data)
+    except TimeoutError:
+        request.app[GATEWAY].metrics.slow.inc()
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionResetError("the reader was too slow") from None
+
+
+async def _common_headers(request: web.Request, response: web.StreamResponse) -> None:
+    headers = response.headers
+    headers["Server"] = "mmrec"
+    headers["X-Content-Type-Options"] = "nosniff"
+    headers["Referrer-Policy"] = "no-referrer"  # an address may have a token
+    gateway = request.app[GATEWAY]
+    if request.path.startswith("/widget/"):
+        headers["Access-Control-Allow-Origin"] = "*"
+        return
+    headers["Vary"] = "Origin, Authorization, Sec-GPC"
+    origin = request.headers.get("Origin")
+    if origin is not None and origin_allowed(
+        origin, request.host, gateway.settings.storefront_origins, dev=gateway.dev
+    ):
+        headers["Access-Control-Allow-Origin"] = origin
+        headers["Access-Control-Expose-Headers"] = "ETag, Retry-After"
+
+
+def _event(kind: str, data: bytes, event_id: str | None = None) -> bytes:
+    """A server-sent event. JSON has no line ends in it, and list ids no control characters."""
+    head = f"id: {event_id}\n" if event_id is not None and event_id.isprintable() else ""
+    return f"{head}event: {kind}\ndata: ".encode() + data + b"\n\n"
+
+
+def _item_id(request: web.Request) -> str:
+    return request.match_info["item_id"]
+
+
+def _json(answer: object, *, status: int = 200, cache: str = "no-store") -> web.Response:
+    return web.Response(
+        body=encode(answer), status=status, content_type="application/json", headers={"Cache-Control": cache}
+    )
+
+
+def _cacheable(request: web.Request, body: bytes, cache: str, kind: str = "application/json") -> web.Response:
+    """An answer with a validator; 304 where the caller has it already."""
+    tag = etag(body)
+    headers = {"ETag": tag, "Cache-Control": cache}
+    known = [part.strip().removeprefix("W/") for part in request.headers.get("If-None-Match", "").split(",")]
+    if tag in known:
+        return web.Response(status=304, headers=headers)
+    return web.Response(body=body, content_type=kind, headers=headers)
+
+
+def _refusal(error: ApiError) -> web.Response:
+    headers = {}
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(math.ceil(error.retry_after_s))
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    response = _json(ErrorAnswer(error=error.complaint), status=error.status)
+    response.headers.update(headers)
+    return response

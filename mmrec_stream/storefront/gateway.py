@@ -1,0 +1,403 @@
+"""The gateway's state, and the threads that keep it up to date with the topics.
+
+Everything a request sees is changed on the event loop: a follower decodes on its own thread and hands the change over.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from confluent_kafka import Message
+
+from mmrec_stream.contracts.acceptance import UNREADABLE, Refusal, accept
+from mmrec_stream.contracts.behaviour import BehaviourEvent, EventType
+from mmrec_stream.contracts.catalogue import decode_item
+from mmrec_stream.contracts.identity import partition_of
+from mmrec_stream.contracts.recommendations import RecommendationList, decode_list
+from mmrec_stream.contracts.releases import decode_release
+from mmrec_stream.contracts.sessions import SessionJoin
+from mmrec_stream.errors import UserError
+from mmrec_stream.settings import Settings
+from mmrec_stream.storefront.api import Card, ShownList, Why
+from mmrec_stream.storefront.following import Bridge, Follower, Source
+from mmrec_stream.storefront.hub import Hub
+from mmrec_stream.storefront.joining import JOINED, join
+from mmrec_stream.storefront.limits import Limiter
+from mmrec_stream.storefront.metrics import Metrics
+from mmrec_stream.storefront.newest import NewestLists
+from mmrec_stream.storefront.pictures import Pictures
+from mmrec_stream.storefront.popular import Counts, Rankings
+from mmrec_stream.storefront.publishing import Publisher
+from mmrec_stream.storefront.related import Relations
+from mmrec_stream.storefront.shaping import POPULAR, common_list, personal_list
+from mmrec_stream.storefront.shelf import Addresses, Shelf, card_of
+from mmrec_stream.storefront.tokens import SESSION_PREFIX, Denial, Keys, Visitor, check
+from mmrec_stream.storefront.trails import Sessions, Trails
+from mmrec_stream.storefront.window import Window
+from mmrec_stream.topics import Topics
+
+EVENT_ID = "id"
+"""Header of a record that carries the page's own id of the event: every gateway learns it from the log."""
+
+LIST_BYTES = 1_500
+"""What a list of 20 takes, about: says how many of the newest are worth reading at the start."""
+
+BEHAVIOUR_LOADED = 50_000
+"""Records of each behaviour partition that are read at the start: what is popular does not change with more, and it is
+a quarter of a second's reading."""
+
+RANKED_S = 1.0
+"""How old the popular lists may be: ranking a hundred thousand items takes milliseconds."""
+
+POPULAR_KEPT = 1_000
+"""Popular lists kept until something changes, for surfaces, lengths and categories; a list takes some 10 KB, and
+everybody asks for the same few."""
+
+JOINS = 4
+"""Joins at a time: each reads a part of the log, with a client and a thread of its own."""
+
+NO_RELEASE = "none"
+
+log = logging.getLogger(__name__)
+
+
+class Gateway:
+    """One gateway: its state, its followers and its producer. `start` and `stop` run on the event loop."""
+
+    def __init__(self, settings: Settings, keys: Keys | None, *, dev: bool = False) -> None:
+        """Prepare; `keys` may be missing in the development mode alone, where tokens are not asked for."""
+        if keys is None and not dev:
+            raise UserError("no keys: set MMREC_STOREFRONT_KEYS, or use the development mode")
+        self.settings = settings
+        self.keys = keys
+        self.dev = dev
+        self.topics = Topics.of(settings)
+        self.metrics = Metrics()
+        self.shelf = Shelf(Addresses(settings.storefront_item_url, settings.storefront_currency))
+        self.pictures = Pictures()
+        self.lists = NewestLists(settings.storefront_lists_mb * 1e6)
+        self.rankings = Rankings()
+        self.ranked_ms = int(time.time() * 1000)
+        """When `rankings` last changed."""
+        self.relations: Relations | None = None
+        self.trails = Trails()
+        self.sessions = Sessions()
+        self.window = Window()
+        self.hub = Hub(settings.storefront_streams, settings.storefront_streams_per_address)
+        self.joining = asyncio.Semaphore(JOINS)
+        self.by_user = Limiter(settings.storefront_rate)
+        self.by_address = Limiter(settings.storefront_address_rate)
+        self.publisher: Publisher | None = None
+        self._popular: dict[tuple[str, int, bool, str | None, str | None], ShownList] = {}
+        self._counts = Counts()
+        self._ranked = float("-inf")
+        self._unranked = False
+        self._loaded = 0
+        self._followers: list[Follower] = []
+        self._bridge: Bridge | None = None
+
+    async def start(self) -> None:
+        """Begin to load and follow; requests are answered meanwhile, and `ready` says when everything is there."""
+        loop = asyncio.get_running_loop()
+        self._bridge = Bridge(loop)
+        self.publisher = Publisher(self.settings, loop)
+        self.publisher.start()
+        topics, settings = self.topics, self.settings
+        newest = int(settings.storefront_lists_mb * 1e6 / LIST_BYTES / settings.partitions) + 1
+        plans = {
+            # Lists have a thread of their own: a catalogue that is published anew must not hold them up.
+            "lists": [Source(topics.recommendations, self._on_lists, newest)],
+            "shop": [
+                Source(topics.catalogue, self._on_catalogue),
+                Source(topics.releases, self._on_releases),
+                *(Source(topic, self._on_behaviour, BEHAVIOUR_LOADED) for topic in topics.behaviour),
+            ],
+        }
+        turns = {"shop": self._rank}
+        self._followers = [
+            Follower(settings, name, sources, self._on_loaded, turns.get(name)) for name, sources in plans.items()
+        ]
+        for follower in self._followers:
+            follower.start()
+
+    async def stop(self) -> None:
+        """End the threads, once what waits is delivered."""
+        self.hub.end_all()
+        if self._bridge is not None:
+            self._bridge.close()
+        for follower in self._followers:
+            follower.stop()
+        for follower in self._followers:
+            await asyncio.to_thread(follower.join, 2.0)
+        if self.publisher is not None:
+            await asyncio.to_thread(self.publisher.stop)
+        self.pictures.close()
+
+    @property
+    def ready(self) -> bool:
+        """Whether everything that was there at the start is loaded. It stays so when Kafka goes away."""
+        return bool(self._followers) and self._loaded == len(self._followers)
+
+    @property
+    def well(self) -> bool:
+        """Whether the threads make progress."""
+        return all(follower.well for follower in self._followers) and self.publisher is not None and self.publisher.well
+
+    @property
+    def release(self) -> str:
+        """Version of the release that related items come from."""
+        return self.relations.version if self.relations is not None else NO_RELEASE
+
+    def checked(self, token: str) -> Visitor | Denial:
+        """Who a token stands for, or why it is not good."""
+        if self.keys is None:
+            return Denial("unknown_key", "no key is in use here")
+        found = check(token, self.keys, time.time(), self.settings.storefront_token_minutes * 60)
+        if isinstance(found, Denial):
+            self.metrics.denied.labels(reason=found.reason).inc()
+        return found
+
+    def list_of(self, user_id: str) -> RecommendationList | None:
+        """A user's newest list, if there is one in memory that can be read."""
+        value = self.lists.get(user_id)
+        return None if value is None else self.decoded(value)
+
+    def decoded(self, value: bytes) -> RecommendationList | None:
+        """A record of the recommendations topic as a list, if it is one."""
+        try:
+            found: RecommendationList = decode_list(value)
+        except UNREADABLE as error:
+            log.warning("%s: no list: %s", self.topics.recommendations, error)
+            self.metrics.unreadable.labels(topic="recommendations").inc()
+            return None
+        return found
+
+    def shown(self, found: RecommendationList, surface: str, count: int, why: bool) -> ShownList:
+        """A user's list as a page shows it."""
+        if not why:
+            return personal_list(found, self.shelf, surface, count)
+        own, relations = self.trails.of(found.user_id), self.relations
+
+        def source(item_id: str) -> str | None:
+            return relations.source_of(item_id, own) if relations is not None else None
+
+        return personal_list(found, self.shelf, surface, count, source)
+
+    def best(self, user_id: str | None, surface: str, count: int, why: bool) -> ShownList:
+        """The user's own list where there is one that has something to show, what is popular otherwise."""
+        if user_id is not None and (found := self.list_of(user_id)) is not None:
+            shown = self.shown(found, surface, count, why)
+            if shown.items:
+                return shown
+        return self.popular(surface, count, why)
+
+    def popular(
+        self, surface: str, count: int, why: bool, *, category: str | None = None, but: str | None = None
+    ) -> ShownList:
+        """The list that is the same for everybody: what is popular, then what else there is.
+
+        Args:
+            surface: which ranking.
+            count: most places.
+            why: whether reasons are wanted.
+            category: where given, only items of it.
+            but: an item that is left out.
+        """
+        key = surface, count, why, category, but
+        if (kept := self._popular.get(key)) is None:
+            if len(self._popular) >= POPULAR_KEPT:
+                self._popular.clear()
+            kept = self._popular[key] = self._popular_list(*key)
+        return kept
+
+    def _popular_list(self, surface: str, count: int, why: bool, category: str | None, but: str | None) -> ShownList:
+        ranked = self.rankings.of(surface)
+        known = set(ranked)
+
+        def fits(card: Card) -> bool:
+            return card.item_id != but and (category is None or card.category == category)
+
+        def cards() -> Iterator[Card]:
+            yield from filter(fits, self.shelf.sellable(ranked))
+            yield from (card for card in self.shelf if card.in_stock and card.item_id not in known and fits(card))
+
+        def reason(item_id: str) -> Why:
+            if item_id in known:
+                return Why(kind="popular", text="Popular with other shoppers right now")
+            return Why(kind="assortment", text="From the shop's assortment")
+
+        return common_list(
+            POPULAR,
+            cards(),
+            surface,
+            count,
+            release=self.release,
+            generated=self.ranked_ms,
+            why=reason if why else None,
+        )
+
+    async def join(self, session: str, user_id: str) -> tuple[SessionJoin, int]:
+        """Make a session's events a user's; what has been taken over in all, and how many events this call added.
+
+        Raises:
+            As `joining.join`.
+        """
+        partitions = self.settings.partitions
+        session_user = f"{SESSION_PREFIX}{session}"
+        partition = partition_of(session_user.encode(), partitions)
+        # How far the topics are followed first: what passes meanwhile is then remembered, or not looked for too late.
+        passed = {topic: self._passed(topic, partition) for topic in self.topics.behaviour}
+        first = self.sessions.first(session_user)
+        hints = {}
+        if first is not None:
+            hints = {topic: first.get(topic, upto) for topic, upto in passed.items() if upto is not None}
+        return await asyncio.to_thread(join, self.settings, session, user_id, hints)
+
+    def _passed(self, topic: str, partition: int) -> int | None:
+        offsets = (follower.next_offset(topic, partition) for follower in self._followers)
+        return next((offset for offset in offsets if offset is not None), None)
+
+    def status(self) -> dict[str, object]:
+        """What is there, for people who look."""
+        return {
+            "well": self.well,
+            "products": len(self.shelf),
+            "lists": len(self.lists),
+            "streams": len(self.hub),
+            "events_waiting": len(self.publisher) if self.publisher is not None else 0,
+            "release": self.release,
+        }
+
+    def observe(self) -> None:
+        """Bring the gauges up to date."""
+        metrics = self.metrics
+        metrics.streams.set(len(self.hub))
+        metrics.lists_held.set(len(self.lists))
+        metrics.list_bytes.set(self.lists.bytes)
+        metrics.products.set(len(self.shelf))
+        metrics.waiting.set(len(self.publisher) if self.publisher is not None else 0)
+
+    # What follows runs on the followers' threads; only what `_apply` is given runs on the loop.
+
+    def _apply(self, change: Callable[[], None]) -> None:
+        assert self._bridge is not None  # noqa: S101 - followers start after it is there
+        self._bridge.apply(change)
+
+    def _on_loaded(self) -> None:
+        self._rank()
+
+        def count() -> None:
+            self._loaded += 1
+            if self.ready:
+                log.info("ready: %d products, lists of %d users", len(self.shelf), len(self.lists))
+
+        self._apply(count)
+
+    def _on_lists(self, messages: Sequence[Message]) -> None:
+        lists = [((message.key() or b"").decode(errors="replace"), message.value()) for message in messages]
+
+        def take() -> None:
+            for user_id, value in lists:
+                self.lists.put(user_id, value)
+            self.metrics.lists_received.inc(len(lists))
+            there = [(user_id, value) for user_id, value in lists if value is not None]
+            self.metrics.lists_replaced.inc(self.hub.lists(there))
+
+        self._apply(take)
+
+    def _on_catalogue(self, messages: Sequence[Message]) -> None:
+        changes: dict[str, Card | None] = {}
+        for message in messages:
+            key, value = message.key(), message.value()
+            if value is None:
+                if key:
+                    item_id = key.decode(errors="replace")
+                    self.pictures.remove(item_id)
+                    changes[item_id] = None
+                continue
+            try:
+                item = decode_item(value)
+            except UNREADABLE as error:
+                log.warning("%s[%d]@%d: no item: %s", message.topic(), message.partition(), message.offset(), error)
+                self.metrics.unreadable.labels(topic="catalogue").inc()
+                continue
+            picture = self.pictures.put(item.item_id, item.thumbnail or b"")
+            changes[item.item_id] = card_of(item, picture, self.shelf.addresses)
+
+        def take() -> None:
+            if different := self.shelf.update(changes):
+                self._popular.clear()
+                self.hub.news(different)
+
+        self._apply(take)
+
+    def _on_releases(self, messages: Sequence[Message]) -> None:
+        announced = None
+        for message in messages:
+            if message.value() is None:
+                continue
+            try:
+                announced = decode_release(message.value())
+            except UNREADABLE as error:
+                log.warning("%s@%d: no release announcement: %s", message.topic(), message.offset(), error)
+        if announced is None or announced.version == self.release:
+            return
+        try:
+            relations = Relations.announced(announced)
+        except UserError as error:
+            log.error("release %s is not used, %s stays: %s", announced.version, self.release, error)
+            return
+
+        def serve() -> None:
+            self.relations = relations
+            self._popular.clear()
+
+        self._apply(serve)
+        log.info("related items come from release %s", relations.version)
+
+    def _on_behaviour(self, messages: Sequence[Message]) -> None:
+        latest_ms = int((time.time() + self.settings.max_future_s) * 1000)
+        counted: list[BehaviourEvent] = []
+        ids: list[tuple[str, str]] = []
+        steps: list[tuple[str, str]] = []
+        sessions: list[tuple[str, str, int]] = []
+        for message in messages:
+            event = accept(message.value(), self.settings.max_event_bytes)
+            if isinstance(event, Refusal) or event.ts > latest_ms:
+                continue
+            headers = dict(message.headers() or ())
+            if (event_id := headers.get(EVENT_ID)) is not None:
+                ids.append((event.user_id, event_id.decode(errors="replace")))
+            if JOINED not in headers:  # else it was counted as the session's
+                counted.append(event)
+            if event.CODE != EventType.IMPRESSION and event.item_id:
+                steps.append((event.user_id, event.item_id))
+            if event.user_id.startswith(SESSION_PREFIX):
+                sessions.append((event.user_id, message.topic(), message.offset()))
+        self._counts.count(counted)
+
+        def learn() -> None:
+            for key in ids:
+                self.window.confirm(key)
+            for user_id, item_id in steps:
+                self.trails.step(user_id, item_id)
+            for user_id, topic, offset in sessions:
+                self.sessions.saw(user_id, topic, offset)
+
+        self._unranked = True
+        self._apply(learn)
+
+    def _rank(self) -> None:
+        now = time.monotonic()
+        if not self._unranked or now - self._ranked < RANKED_S:
+            return
+        self._ranked, self._unranked = now, False
+        if (rankings := self._counts.rankings()) == self.rankings:
+            return
+
+        def take() -> None:
+            self.rankings, self.ranked_ms = rankings, int(time.time() * 1000)
+            self._popular.clear()
+
+        self._apply(take)

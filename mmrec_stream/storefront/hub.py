@@ -1,0 +1,117 @@
+"""Open event streams: who watches what, and what each of them has yet to be told."""
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+
+from mmrec_stream.storefront.api import Card
+
+MAX_NEWS = 200
+"""Changed products that a stream may owe its reader; a list has 100 places at most."""
+
+PER_USER = 12
+"""Streams that one user may hold open. Tabs share one a browser; a person has a few browsers."""
+
+
+class Stream:
+    """One reader, with what it has yet to be told: the newest list and the newest state of changed products, no more.
+
+    A reader that is slow gets less, and costs no more.
+    """
+
+    def __init__(self, user_id: str | None, address: str) -> None:
+        self.user_id = user_id
+        self.address = address
+        self.shown: frozenset[str] = frozenset()
+        """Items of the list that it was told last."""
+        self.wake = asyncio.Event()
+        self.ended = False
+        """Whether the reader has gone, or we are about to."""
+        self._list: bytes | None = None
+        self._news: dict[str, Card] = {}
+
+    def offer_list(self, value: bytes) -> bool:
+        """Take a newer list; says whether an older one has to make room that was never told."""
+        replaced = self._list is not None
+        self._list = value
+        self.wake.set()
+        return replaced
+
+    def offer_news(self, cards: Mapping[str, Card]) -> None:
+        """Take products' new states, where it shows them."""
+        for item_id in self.shown & cards.keys():
+            if item_id in self._news or len(self._news) < MAX_NEWS:
+                self._news[item_id] = cards[item_id]
+                self.wake.set()
+
+    def end(self) -> None:
+        """Nothing more is wanted."""
+        self.ended = True
+        self.wake.set()
+
+    def take(self) -> tuple[bytes | None, list[Card]]:
+        """What is to be told now."""
+        told = self._list, list(self._news.values())
+        self._list, self._news = None, {}
+        self.wake.clear()
+        if self.ended:
+            self.wake.set()
+        return told
+
+
+class Hub:
+    """All open streams, by user."""
+
+    def __init__(self, most: int, per_address: int) -> None:
+        self._most = most
+        self._per_address = per_address
+        self._by_user: defaultdict[str | None, set[Stream]] = defaultdict(set)
+        self._addresses: Counter[str] = Counter()
+        self._open = 0
+
+    def __len__(self) -> int:
+        return self._open
+
+    def open(self, stream: Stream) -> str | None:
+        """Let a reader in; or say which bound is reached: `streams`, `address` or `user`."""
+        if self._open >= self._most:
+            return "streams"
+        if self._addresses[stream.address] >= self._per_address:
+            return "address"
+        if stream.user_id is not None and len(self._by_user.get(stream.user_id, ())) >= PER_USER:
+            return "user"
+        self._by_user[stream.user_id].add(stream)
+        self._addresses[stream.address] += 1
+        self._open += 1
+        return None
+
+    def close(self, stream: Stream) -> None:
+        """Forget a reader."""
+        watching = self._by_user[stream.user_id]
+        watching.discard(stream)
+        if not watching:
+            del self._by_user[stream.user_id]
+        self._open -= 1
+        self._addresses[stream.address] -= 1
+        if not self._addresses[stream.address]:
+            del self._addresses[stream.address]
+
+    def lists(self, lists: Iterable[tuple[str, bytes]]) -> int:
+        """Hand lists to those who watch; returns how many replaced one that was never told."""
+        replaced = 0
+        for user_id, value in lists:
+            for stream in self._by_user.get(user_id, ()):
+                replaced += stream.offer_list(value)
+        return replaced
+
+    def news(self, cards: Mapping[str, Card]) -> None:
+        """Tell those who show them of products that have changed."""
+        for watching in self._by_user.values():
+            for stream in watching:
+                stream.offer_news(cards)
+
+    def end_all(self) -> None:
+        """Have every stream end, as the gateway does."""
+        for watching in list(self._by_user.values()):
+            for stream in list(watching):
+                stream.end()
