@@ -59,6 +59,7 @@ class Gateway:
         self.answer_events: list[int] = []
         """Status codes for the next requests that bring events, before they succeed again."""
         self.why = True
+        self.kinds = set(KINDS)
         self.can = ["catalogue", "panel", "publish", "stock", "join", "why"]
         self.alter: Callable[[Json], Json] = lambda card: card
         """Applied to every product card that goes out."""
@@ -261,7 +262,7 @@ class Gateway:
             if not item.sellable or item_id in recent:
                 continue
             row = self.rows.get(item_id)
-            score, source = float(self.shop.popularity[row]) * 100 if row is not None else 0.5, None
+            score, source = float(self.shop.popularity[row]) * 4 if row is not None else 0.5, None
             for age, liked in enumerate(reversed(recent)):
                 near = self._likeness(item, self.catalogue[liked]) * 0.7**age
                 if near > 0.4 and source is None:
@@ -349,6 +350,8 @@ class Gateway:
 
     async def _related(self, request: web.Request) -> web.Response:
         item, kind, k = self._found(request), request.query["kind"], int(request.query["k"])
+        if kind not in self.kinds:
+            raise web.HTTPNotFound(headers={"Access-Control-Allow-Origin": "*"})
         row = self.rows.get(item.item_id)
         chosen: list[str] = []
         if row is not None:
@@ -464,12 +467,13 @@ class Gateway:
 
     async def _why(self, _request: web.Request) -> web.Response:
         parameters = [
-            {"name": "What you looked at", "text": "Products you opened or bought, the newest first."},
-            {"name": "What others do", "text": "Products that are often seen or bought together."},
-            {"name": "What products are", "text": "Their pictures, texts, brand, category and price."},
+            {"name": "own_behaviour", "text": "What you looked at, put into the cart and bought.", "weight": 0.6},
+            {"name": "others_behaviour", "text": "What other shoppers chose after that.", "weight": 0.4},
+            {"name": "availability", "text": "What is sold out is left out.", "weight": None},
         ]
-        summary = "Lists are ordered by how likely you are to be interested in a product."
-        return web.json_response({"summary": summary, "parameters": parameters})
+        options = [{"name": "personalised=false", "text": "The same recommendations for everybody.", "weight": None}]
+        text = "Recommendations are ordered by how likely you are to choose a product next."
+        return web.json_response({"text": text, "parameters": parameters, "options": options, "release": "r"})
 
     async def _train(self, _request: web.Request) -> web.Response:
         return web.json_response({"text": "A new release is being trained."}, status=202)

@@ -10,6 +10,7 @@ import pytest
 
 from tests.storefront.browser.conftest import OpenPage
 from tests.storefront.browser.gateway import STATIC, Gateway, Page
+from tests.storefront.browser.looks import SHIFTS_SCRIPT, axe, until
 
 pytest.importorskip("playwright")
 
@@ -51,15 +52,6 @@ def titles(tab: "Tab") -> list[str]:
 def shown(tab: "Tab", item_id: str) -> Any:
     """The card of an item, by the address it leads to."""
     return tab.locator(f"{CARDS} a[href$='/{item_id}']")
-
-
-def until(tab: "Tab", condition: Callable[[], Any], within_s: float = 10) -> Any:
-    """Wait for something that the page does not show; the page goes on meanwhile."""
-    for _ in range(round(within_s * 20)):
-        if found := condition():
-            return found
-        tab.wait_for_timeout(50)
-    raise AssertionError("this did not come to pass")
 
 
 def await_first(tab: "Tab", title: str) -> None:
@@ -275,11 +267,7 @@ def test_a_sold_out_product_goes_from_every_widget_of_the_page(gateway: Gateway,
     until(tab, lambda: shown(tab, item_id).count() == 0)
 
 
-SHIFTS = (
-    "<script nonce='%s'>window.shifts = []; new PerformanceObserver(list => { for (const entry of list.getEntries())"
-    " shifts.push([entry.value, entry.sources.map(({ node }) => node?.nodeName + '.' + node?.className)]) })"
-    ".observe({ type: 'layout-shift', buffered: true })</script>" % NONCE
-)
+SHIFTS = f"<script nonce='{NONCE}'>{SHIFTS_SCRIPT}</script>"
 
 
 @pytest.mark.parametrize("layout", ["row", "grid"])
@@ -312,15 +300,6 @@ def test_nothing_on_the_page_moves(gateway: Gateway, open_page: OpenPage, layout
     gateway.start()
     tab.locator("mmrec-recommendations [part~=stale]").wait_for(state="detached", timeout=20_000)
     assert tab.evaluate("shifts") == []
-
-
-def axe(tab: "Tab") -> list[str]:
-    """What axe-core objects to, one line each."""
-    from axe_playwright_python.sync_playwright import Axe
-
-    options = {"resultTypes": ["violations"]}
-    found = Axe().run(tab, options=options).response["violations"]
-    return [f"{rule['id']}: {node['html'][:120]} {node['failureSummary']}" for rule in found for node in rule["nodes"]]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

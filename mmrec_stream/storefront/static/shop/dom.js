@@ -22,6 +22,12 @@ export const label = (category) => {
   return name && name[0].toUpperCase() + name.slice(1);
 };
 
+/** Show a control whose place was kept, or give its place up. */
+export function offer(control, there) {
+  control.classList.remove("pending");
+  control.hidden = !there;
+}
+
 let timer;
 
 /** A short message that goes by itself. */

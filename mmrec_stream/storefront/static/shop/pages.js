@@ -197,12 +197,13 @@ export function thanks(_shop, { id }) {
 
 export async function about() {
   const why = await ask("v1/why");
-  const parameters = (why?.parameters || []).map(({ name, text }) => [h("dt", {}, name), h("dd", {}, text)]);
+  const share = (weight) => (weight == null ? "" : ` (${Math.round(weight * 100)} %)`);
+  const rows = (given) => (given || []).map(({ name, text, weight }) => [h("dt", {}, label(name.replaceAll("_", " ")) + share(weight)), h("dd", {}, text)]);
   return {
     title: "How recommendations are made",
     content: [
       h("h1", {}, "How recommendations are made"),
-      h("div.prose", {}, why?.summary ? h("p", {}, why.summary) : null, h("dl", {}, parameters)),
+      h("div.prose", {}, h("p", {}, why?.text || ""), h("dl", {}, rows(why?.parameters)), why?.options ? [h("h2", {}, "What you can choose"), h("dl", {}, rows(why.options))] : null),
       recommendations({ surface: "home", count: 12, layout: "grid", personalised: "false", heading: "What everybody sees without a profile" }),
     ],
   };

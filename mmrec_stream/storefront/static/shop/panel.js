@@ -1,6 +1,6 @@
 // The panel: what the pipeline knows of this visitor, and where the milliseconds of the newest list went.
 import { ask } from "./api.js";
-import { h, toast } from "./dom.js";
+import { h, offer, toast } from "./dom.js";
 import { publishDialog } from "./publish.js";
 
 const EVERY_MS = 3_000;
@@ -174,11 +174,11 @@ export function forget() {
 
 export function start(given) {
   shop = given;
-  if (!shop.can.includes("panel")) return;
+  offer(toggle, shop.can.includes("panel"));
+  if (toggle.hidden) return;
   const close = h("button.quiet", { type: "button", "aria-label": "Close the panel", click: () => (show(false), toggle.focus()) }, "×");
   place.replaceChildren(...[h("header", {}, h("h2", {}, "Pipeline, live"), close), controls(), timing, knowledge].filter(Boolean));
   timing.replaceChildren(clock());
-  toggle.hidden = false;
   toggle.addEventListener("click", () => show(place.hidden));
   document.addEventListener("mmrec:list", timed);
   setInterval(refresh, EVERY_MS);

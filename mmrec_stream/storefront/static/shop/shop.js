@@ -1,7 +1,7 @@
 // The demo shop: routes by the address after "#", and the parts around the page (search, shopper, cart, theme).
 import { ask, signIn, visitor } from "./api.js";
 import { showCount } from "./cart.js";
-import { h, toast } from "./dom.js";
+import { h, offer, toast } from "./dom.js";
 import * as pages from "./pages.js";
 import * as panel from "./panel.js";
 
@@ -68,14 +68,14 @@ function offerShoppers() {
     toast(visitor.user ? `You are ${visitor.user} now.` : "You are a visitor now.");
     route({ moved: false });
   });
-  label.hidden = !shop.shoppers.length;
+  offer(label, shop.shoppers.length > 0);
 }
 
 function offerCatalogue() {
   const nav = document.getElementById("categories");
   nav.replaceChildren(...shop.categories.map(({ id, title }) => h("a", { href: `#/category/${id}` }, title)));
   const form = document.getElementById("search");
-  form.hidden = !shop.can.includes("catalogue");
+  offer(form, shop.can.includes("catalogue"));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     const words = form.elements.q.value.trim();
@@ -99,6 +99,9 @@ function offerThemes() {
   });
   show();
 }
+
+// The gateway has nothing of that kind: the row is not needed.
+document.addEventListener("mmrec:list", ({ target, detail }) => target.toggleAttribute("hidden", !detail.list.items.length));
 
 async function start() {
   offerThemes();

@@ -1,4 +1,4 @@
-/*! <mmrec-recommendations>: live recommendations from an mmrec gateway. Apache-2.0. README.md beside it explains. */
+/*! <mmrec-recommendations>: see README.md. Apache-2.0. */
 (() => {
   "use strict";
   const TAG = "mmrec-recommendations";
@@ -33,7 +33,7 @@
   const GATHER_MS = 2_000;
   const ANNOUNCE_MS = 20_000; // No talk at every click.
   const MOVE_MS = 350;
-  const LINGER_MS = 3_000;
+  const LINGER_MS = 3_000; // A page that is built anew asks for the same list again.
   const BATCH = 50; // 15 kB: of beacons and keepalive requests 64 kB may be on their way.
   const QUEUE = 500;
 
@@ -111,7 +111,7 @@
       return url;
     }
 
-    async call(path, parameters, { headers, ...init } = {}, renewed = false) {
+    async call(path, parameters, { headers, ...init }, renewed = false) {
       const token = await this.token(renewed);
       const response = await fetch(this.url(path, parameters), {
         credentials: "omit",
@@ -196,7 +196,6 @@
       this.open();
     }
 
-    /** Kept a moment without widgets: a page that is built anew asks for it again. */
     remove(widget) {
       this.widgets.delete(widget);
       setTimeout(() => {
@@ -233,7 +232,14 @@
 
     async load(signal) {
       if (this.live && self.BroadcastChannel) this.tune();
-      await this.insist(signal, async () => this.take(await (await this.source.call(this.path, this.parameters, { signal })).json(), true));
+      await this.insist(signal, async () => {
+        const nothing = (error) => {
+          if (error.status !== 404) throw error;
+          return { list_id: "", items: [] };
+        };
+        const read = (response) => response.json();
+        this.take(await this.source.call(this.path, this.parameters, { signal }).then(read, nothing), true);
+      });
       if (this.live && !signal.aborted) this.share(signal);
     }
 
@@ -724,11 +730,8 @@
 
     #glide(card, from) {
       const to = card.getBoundingClientRect();
-      const options = { duration: MOVE_MS, easing: "cubic-bezier(.2, .8, .2, 1)" };
-      if (!from) card.animate({ opacity: [0, 1] }, options);
-      else if (from.left !== to.left || from.top !== to.top) {
-        card.animate({ transform: [`translate(${from.left - to.left}px, ${from.top - to.top}px)`, "none"] }, options);
-      }
+      const way = from && `${from.left - to.left}px ${from.top - to.top}px`;
+      card.animate(from ? { translate: [way, "0 0"] } : { opacity: [0, 1] }, { duration: MOVE_MS, easing: "ease-out" });
     }
 
     #card() {
@@ -809,7 +812,7 @@
       if (!this.#report("click", item, true)) event.preventDefault();
     }
 
-    /** Report it to the gateway and tell the page; false where the page prevented what follows. */
+    /** To the gateway and to the page; false where the page prevented it. */
     #report(type, item, urgent) {
       const { list_id, surface = this.#surface } = this.#list;
       const { item_id, position } = item;
