@@ -100,7 +100,8 @@ class Gateway:
 
     def push(self, user: str, surface: str = "home", first: str | None = None) -> Json:
         """Send a new list once a stream wants it; `first` is put at its head. Returns the list."""
-        return self._wait(self._push_to_open(user, surface, first))
+        made: Json = self._wait(self._push_to_open(user, surface, first))
+        return made
 
     def sell_out(self, item_id: str) -> None:
         """The product is gone: every open stream is told."""
@@ -214,7 +215,9 @@ class Gateway:
         if self.answer_events:
             return web.Response(status=self.answer_events.pop(0), headers={"Retry-After": "0"})
         body = json.loads(await request.read())
-        given = body["events"] if "events" in body else [body]
+        given = body.get("events", [body])
+        if any(event["type"] == "nonsense" for event in given):
+            return web.json_response({"error": {"code": "bad_event", "message": "no such type"}}, status=400)
         new = [event for event in given if event["id"] not in self._seen_ids]
         for event in new:
             self._seen_ids.add(event["id"])
@@ -244,7 +247,8 @@ class Gateway:
 
     def current(self, who: str, surface: str = "home", k: int = 12) -> Json:
         """The newest list, as `/v1/recommendations` gives it."""
-        return self._wait(self._later(who, surface, k))
+        made: Json = self._wait(self._later(who, surface, k))
+        return made
 
     async def _later(self, who: str, surface: str, k: int) -> Json:
         return self._current(who, surface, k)

@@ -1,4 +1,4 @@
-// The pages: each function builds one and returns its heading and content.
+// The pages: each function builds one and returns its title, its content, and what is to be done once it is shown.
 import { ask, gateway, recommendations, track } from "./api.js";
 import * as cart from "./cart.js";
 import { h, label, money, toast } from "./dom.js";
@@ -80,7 +80,6 @@ export function search(_shop, { q }) {
 export async function product({ can }, { id }) {
   const item = await ask(`v1/items/${encodeURIComponent(id)}`);
   if (!item) return missing();
-  track("view", id, { surface: "product" });
   const buy = h("button.primary", { type: "button", click: () => (cart.add(item), toast("In your cart. ", h("a", { href: "#/cart" }, "Show it"))) }, "Add to cart");
   const stock = h("p.stock");
   const flip = h("button.demo", { type: "button", click: () => setStock(sellable() ? 0 : 25) });
@@ -116,6 +115,8 @@ export async function product({ can }, { id }) {
   );
   return {
     title: item.title || item.item_id,
+    // Once the page is there: the rows on it change before the visitor's eyes.
+    after: () => track("view", id, { surface: "product" }),
     content: [
       h("article.product", {}, picture(item, 480), facts),
       recommendations({ surface: "product", item: id, kind: "complementary", count: 6, why: "" }),

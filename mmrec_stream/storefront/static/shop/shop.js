@@ -35,6 +35,7 @@ async function route({ moved = true } = {}) {
   }
   if (mine !== shown) return; // The visitor has gone on meanwhile.
   main.replaceChildren(...made.content.filter(Boolean));
+  made.after?.();
   document.title = `${made.title} · ${shop.name || "Kiosk"}`;
   for (const link of document.querySelectorAll("#categories a")) {
     if (link.hash === location.hash) link.setAttribute("aria-current", "page");

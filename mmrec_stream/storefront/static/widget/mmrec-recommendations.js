@@ -2,7 +2,7 @@
 (() => {
   "use strict";
   const TAG = "mmrec-recommendations";
-  if (customElements.get(TAG)) return;
+  if (!globalThis.customElements || customElements.get(TAG)) return;
 
   const TEXTS = {
     en:
@@ -28,13 +28,13 @@
   const TEXT_NAMES = "home|product|cart|popular|similar|complementary|also_viewed|why|previous|next|updated|away|empty".split("|");
 
   const SILENCE_MS = 40_000; // The gateway sends something every 15 s.
-  const RETRY_MS = [1_000, 30_000]; // First and longest; half is drawn, so that pages do not come at once.
-  const SEEN_MS = 1_000; // The usual definition of viewable: half of it, for a second.
+  const RETRY_MS = [1_000, 30_000]; // First and longest; half is drawn.
+  const SEEN_MS = 1_000; // Half in sight for a second: viewable.
   const GATHER_MS = 2_000;
   const ANNOUNCE_MS = 20_000; // No talk at every click.
   const MOVE_MS = 350;
-  const LINGER_MS = 3_000; // A page that is built anew asks for the same list again.
-  const BATCH = 50; // 15 kB: of beacons and keepalive requests 64 kB may be on their way.
+  const LINGER_MS = 3_000; // A page built anew asks again.
+  const BATCH = 50; // 15 kB; 64 kB may be on their way with keepalive.
   const QUEUE = 500;
 
   const delay = (ms, signal) =>
@@ -50,24 +50,21 @@
 
   const uuid = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (n) => n.toString(16).padStart(2, "0")).join("");
 
-  /** What a token says, unverified: whose list this is, and how long it holds. */
-  const claims = (token) => {
+  const attempt = (act, otherwise) => {
     try {
-      const bytes = atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/"));
-      return JSON.parse(new TextDecoder().decode(Uint8Array.from(bytes, (c) => c.charCodeAt(0))));
+      return act();
     } catch {
-      return {};
+      return otherwise;
     }
   };
 
+  /** What a token says, unverified: whose list this is, and how long it holds. */
+  const claims = (token) => attempt(() => JSON.parse(atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/"))), {});
+
   /** A catalogue must not put `javascript:` into a shop's page. */
   const safeUrl = (url, base) => {
-    try {
-      const whole = new URL(url, base);
-      return /^https?:$/.test(whole.protocol) ? whole.href : null;
-    } catch {
-      return null;
-    }
+    const { protocol, href } = attempt(() => new URL(url, base), {});
+    return /^https?:$/.test(protocol) ? href : null;
   };
 
   const element = (name, part, properties, ...children) => {
@@ -93,15 +90,22 @@
       const old = this.held && claims(this.held).exp < Date.now() / 1_000 + 30;
       if (this.provider && (renew || old || !this.held)) {
         this.renewal ??= Promise.resolve(this.provider()).finally(() => (this.renewal = null));
-        this.held = await this.renewal;
+        const token = await this.renewal;
+        // Nothing of the one may go out or be shown as the other's.
+        if (this.me && this.me !== this.name(token)) throw Object.assign(Error("another visitor"), { status: 403 });
+        this.held = token;
       }
       return this.held;
     }
 
+    name(token) {
+      const { sub, sid } = claims(token);
+      return JSON.stringify([this.base.href, this.user || sub, this.session || sid, this.anonymous]);
+    }
+
     /** Tabs and widgets of the same visitor share; no others do. */
     async who() {
-      const { sub, sid } = claims((await this.token()) || "");
-      return JSON.stringify([this.base.href, this.user || sub, this.session || sid, this.anonymous]);
+      return (this.me = this.name(await this.token()));
     }
 
     url(path, parameters) {
@@ -131,6 +135,7 @@
     static all = new Map();
     waiting = [];
     failures = 0;
+    size = BATCH;
 
     static of(who, source) {
       const outbox = Outbox.all.get(who) || new Outbox();
@@ -151,22 +156,25 @@
       if (this.busy) return;
       this.busy = true;
       while (this.waiting.length) {
-        const batch = this.waiting.slice(0, BATCH);
+        const batch = this.waiting.slice(0, this.size);
         try {
           const body = JSON.stringify({ events: batch });
           const headers = { "Content-Type": "application/json" };
           await this.source.call("v1/events", {}, { method: "POST", keepalive: true, body, headers });
           this.failures = 0;
         } catch (error) {
-          // These will be refused again; all else may pass later.
-          if (![400, 403, 413].includes(error.status)) {
-            await delay(retryDelay(this.failures++, error));
+          const refused = [400, 403, 413].includes(error.status);
+          if (refused && this.size === 1) console.warn(TAG, error.message, batch[0]);
+          else {
+            // One bad event must not take the others along.
+            if (refused) this.size = 1;
+            else await delay(retryDelay(this.failures++, error));
             continue;
           }
-          console.warn(`${TAG}: ${batch.length} events were refused (${error.message})`);
         }
         this.waiting = this.waiting.filter((event) => !batch.includes(event));
       }
+      this.size = BATCH;
       this.busy = false;
     }
 
@@ -179,7 +187,7 @@
     }
   }
 
-  /** The lists of one visitor and surface, for all widgets that show them. */
+  /** The lists of one visitor and surface. */
   class Feed {
     static all = new Map();
     widgets = new Set();
@@ -363,7 +371,7 @@
     * { box-sizing: border-box; }
     .region { position: relative; }
     header { display: flex; align-items: center; gap: .5rem; min-height: 2.75rem; }
-    .heading { flex: 1; font-size: var(--mmrec-heading-size, 1.25rem); font-weight: 650; line-height: 1.25;
+    .heading { flex: 1; font-size: var(--mmrec-heading-size, 1.25rem); font-weight: 650;
       white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
     button { font: inherit; color: inherit; background: var(--mmrec-surface, Canvas); border: 1px solid var(--line);
       border-radius: 99rem; cursor: pointer; }
@@ -606,7 +614,6 @@
       this.#next.ariaLabel = this.#say("next");
     }
 
-    /** Empty cards of a card's size. */
     #blanks(count, name) {
       const bars = () => ["media", "brand", "title", "price"].map((bar) => element("span", bar));
       const blank = () => element("li", `item ${name}`, { ariaHidden: "true" }, element("span", "card", {}, ...bars()));
@@ -650,6 +657,7 @@
       this.#section.setAttribute("part", "region stale");
       if (!this.#list) this.#tell("away");
       this.#emit("error", { message: error.message, status: error.status || 0, retryIn: Math.round(retryIn) });
+      if (error.status === 403) this.#update(); // It may be somebody else by now.
     }
 
     recover() {
@@ -680,7 +688,7 @@
       setTimeout(() => (this.#status.textContent = ""), 5_000);
     }
 
-    /** Cards that stay keep element, focus and open reason, and glide to their places. */
+    /** Cards that stay keep element, focus and open reason. */
     #arrange() {
       const items = this.#items();
       const focused = this.#root.activeElement?.closest("li");
@@ -785,11 +793,7 @@
     #price({ price, currency }) {
       if (price == null) return "";
       const style = currency ? { style: "currency", currency } : { minimumFractionDigits: 2, maximumFractionDigits: 2 };
-      try {
-        return new Intl.NumberFormat(this.#language, style).format(price);
-      } catch {
-        return `${price} ${currency}`;
-      }
+      return attempt(() => new Intl.NumberFormat(this.#language, style).format(price), `${price} ${currency}`);
     }
 
     #toggle(card, opens = card.querySelector(".reason").hidden) {
