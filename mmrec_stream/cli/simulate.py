@@ -30,6 +30,9 @@ def simulate(
     seconds: Annotated[float | None, typer.Option(min=0, help="Live time; without, until Ctrl-C.")] = None,
     react: Annotated[bool, typer.Option(help="Whether shoppers see and click the lists published for them.")] = True,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same shop and shoppers.")] = 7,
+    picture_side: Annotated[
+        int, typer.Option(min=48, max=512, help="Pixels along an edge of a picture: 48 for models, 288 for people.")
+    ] = 48,
     out: Annotated[
         Path | None, typer.Option(help="Folder for catalogue.jsonl and events.jsonl, instead of the topics.")
     ] = None,
@@ -47,7 +50,7 @@ def simulate(
 
     if out is not None and rate > 0 and seconds is None:
         raise UserError("live events into files would never end: give --seconds N, or --rate 0 for the past log alone")
-    shoppers = Shoppers(make_shop(items, seed), users, seed)
+    shoppers = Shoppers(make_shop(items, seed, side=picture_side), users, seed)
     with ExitStack() as stack:
         publisher, lists = _open(stack, out, react, bootstrap)
         now = int(time() * 1000)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmrec_stream.contracts.catalogue import CatalogueItem
-from mmrec_stream.simulator.pictures import PATTERNS, picture
+from mmrec_stream.simulator.pictures import PATTERNS, SIDE, picture
 from mmrec_stream.simulator.words import BRANDS, CATEGORIES, COLOURS, FILLERS, STYLES, USES, Category
 
 Ints = NDArray[np.int64]
@@ -72,13 +72,14 @@ class Shop(Sequence[CatalogueItem]):
         return len(self.items)
 
 
-def make_shop(items: int = 2000, seed: int = 7, *, pictures: bool = True) -> Shop:
+def make_shop(items: int = 2000, seed: int = 7, *, pictures: bool = True, side: int = SIDE) -> Shop:
     """An assortment of `items` products, the same for the same arguments.
 
     Args:
         items: how many; at least one a category is made when there are as many.
         seed: what everything is drawn from.
         pictures: whether thumbnails are drawn, about 0.2 ms each. The rest does not depend on it.
+        side: pixels along an edge of a thumbnail; `pictures.SHOP_SIDE` is for people, and takes 15 ms a picture.
 
     Raises:
         ValueError: fewer items than categories.
@@ -113,7 +114,9 @@ def make_shop(items: int = 2000, seed: int = 7, *, pictures: bool = True) -> Sho
     names = [c.name for c in CATEGORIES]
     pairs = np.array([[names.index(c.complements[k % len(c.complements)]) for k in range(2)] for c in CATEGORIES])
     complements = _relatives(rng, category, pairs[category], traits, np.array([1.5, 1.2, 0.8, 0.5]), COMPLEMENTS)
-    products = _products(np.random.default_rng([seed, 2]), category, brand, style, colour, use, level, pictures)
+    products = _products(
+        np.random.default_rng([seed, 2]), category, brand, style, colour, use, level, side if pictures else 0
+    )
     return Shop(
         items=tuple(products),
         category=category,
@@ -160,7 +163,7 @@ def _products(
     colour: Ints,
     use: Ints,
     level: Floats,
-    pictures: bool,
+    side: int,
 ) -> list[CatalogueItem]:
     colours, styles = list(COLOURS), list(STYLES)
     width = len(str(len(category) - 1))
@@ -191,8 +194,9 @@ def _products(
                     int(pattern),
                     shade,
                     (int(shift[0]), int(shift[1])),
+                    side,
                 )
-                if pictures
+                if side
                 else None,
                 stock=int(rng.integers(5, 500)),
             )

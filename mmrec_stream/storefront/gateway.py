@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from confluent_kafka import Message
 
 from mmrec_stream.contracts.acceptance import UNREADABLE, Refusal, accept
-from mmrec_stream.contracts.behaviour import BehaviourEvent, EventType
+from mmrec_stream.contracts.behaviour import BehaviourEvent, EventType, Forget
 from mmrec_stream.contracts.catalogue import decode_item
 from mmrec_stream.contracts.identity import partition_of
 from mmrec_stream.contracts.recommendations import RecommendationList, decode_list
@@ -362,9 +362,14 @@ class Gateway:
         ids: list[tuple[str, str]] = []
         steps: list[tuple[str, str]] = []
         sessions: list[tuple[str, str, int]] = []
+        forgotten: list[str] = []
         for message in messages:
             event = accept(message.value(), self.settings.max_event_bytes)
             if isinstance(event, Refusal) or event.ts > latest_ms:
+                continue
+            if isinstance(event, Forget):
+                forgotten.append(event.user_id)
+                steps = [(user_id, item_id) for user_id, item_id in steps if user_id != event.user_id]
                 continue
             headers = dict(message.headers() or ())
             if (event_id := headers.get(EVENT_ID)) is not None:
@@ -378,6 +383,8 @@ class Gateway:
         self._counts.count(counted)
 
         def learn() -> None:
+            for user_id in forgotten:
+                self.trails.forget(user_id)
             for key in ids:
                 self.window.confirm(key)
             for user_id, item_id in steps:

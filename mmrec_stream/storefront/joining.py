@@ -14,7 +14,7 @@ import msgspec
 from confluent_kafka import KafkaException, Message, Producer
 
 from mmrec_stream.contracts.acceptance import UNREADABLE, Refusal, accept
-from mmrec_stream.contracts.behaviour import BehaviourEvent, encode_event
+from mmrec_stream.contracts.behaviour import BehaviourEvent, Forget, encode_event
 from mmrec_stream.contracts.identity import partition_of
 from mmrec_stream.contracts.sessions import SessionJoin, decode_join, encode_join
 from mmrec_stream.errors import UserError
@@ -62,7 +62,7 @@ def repeats(messages: Iterable[Message], session: str, user_id: str, *, since_ms
         if message.key() != key:
             continue
         event = accept(message.value(), max_bytes)
-        if isinstance(event, Refusal) or event.user_id != session_user or event.ts < since_ms:
+        if isinstance(event, Refusal | Forget) or event.user_id != session_user or event.ts < since_ms:
             continue
         own = msgspec.structs.replace(event, user_id=user_id, session_id=session)
         found.append(Repeat(own, f"{message.topic()}/{message.partition()}/{message.offset()}"))

@@ -27,6 +27,10 @@ class Trails:
         if len(self._items) > self._capacity:
             self._items.popitem(last=False)
 
+    def forget(self, user_id: str) -> None:
+        """Nothing is known of the user any more."""
+        self._items.pop(user_id, None)
+
     def of(self, user_id: str) -> Sequence[str]:
         """The user's latest items, the last one last."""
         return self._items.get(user_id, ())

@@ -8,7 +8,7 @@ from PIL import Image
 
 from mmrec_stream.contracts.catalogue import decode_item, encode_item
 from mmrec_stream.simulator import Shop, make_shop
-from mmrec_stream.simulator.pictures import SIDE
+from mmrec_stream.simulator.pictures import SHOP_SIDE, SIDE
 from mmrec_stream.simulator.words import BRANDS, CATEGORIES, COLOURS, STYLES, USES
 
 
@@ -64,6 +64,18 @@ def test_pictures_show_the_colour(shop: Shop) -> None:
         close = distance.min(axis=2) < 45
         right += np.bincount(distance.argmin(axis=2)[close], minlength=len(palette)).argmax() == shop.colour[row]
     assert right >= 190
+
+
+def test_a_large_picture_is_recognised_as_its_small_one() -> None:
+    large, small = make_shop(60, seed=3, side=SHOP_SIDE), make_shop(60, seed=3)
+    assert [item.title for item in large] == [item.title for item in small]
+    assert _pixels(large, 0).shape == (SHOP_SIDE, SHOP_SIDE, 3)
+    reduced = [Image.fromarray(_pixels(large, row).astype(np.uint8)).resize((SIDE, SIDE)) for row in range(60)]
+    seen = np.stack([np.asarray(image, float) for image in reduced])
+    drawn = np.stack([_pixels(small, row) for row in range(60)])
+    seen, drawn = ((of - of[:, :1, :1]).reshape(60, -1) for of in (seen, drawn))  # grounds differ
+    nearest = np.linalg.norm(seen[:, None] - drawn[None], axis=2).argmin(axis=1)
+    assert (nearest == np.arange(60)).mean() > 0.75  # by chance .02; light patterns on a light ground are hard
 
 
 def test_pictures_of_one_category_look_more_alike_than_others(shop: Shop) -> None:

@@ -4,10 +4,10 @@ import asyncio
 import threading
 
 import pytest
-from mmrec_stream.kafka.audit import audit
 
 from mmrec_stream.contracts.behaviour import Click, Purchase
 from mmrec_stream.kafka.reader import read
+from mmrec_stream.operations.audit import audit
 from mmrec_stream.settings import Settings
 from mmrec_stream.storefront.joining import JOINED, JoinedElsewhereError, join
 from mmrec_stream.topics import DAY_MS, Topics
