@@ -30,7 +30,7 @@ from mmrec_stream.settings import Settings
 from mmrec_stream.simulator import Shoppers, make_shop
 from mmrec_stream.topics import Topics
 from model_export.cli import compress, train
-from model_export.compress import compress_release, measure
+from model_export.compress import compress_release, measure, quantised
 from model_export.export import RANKER_SHAPES, export_ranker, random_inputs, serialize
 from model_export.gate import judge_release, verdict
 from model_export.ranker import BUCKETS, Ranker, Request, Table
@@ -149,6 +149,63 @@ def test_a_variant_is_smaller_or_quantised_and_nearly_as_good(tmp_path: Path, co
         assert any(node.op_type in ("MatMulInteger", "DynamicQuantizeMatMul") for node in graph.node)
     with pytest.raises(UserError, match="give a release of fp32"):
         compress_release(variant, "int8", tmp_path)
+
+
+def test_int8_products_are_right_where_all_values_are_the_largest() -> None:
+    """Whole codes all the way, so that int8 loses nothing; pairs beyond 16 bits would lose half of the result."""
+    inner, outer = 64, 16
+    weights = {
+        "product": np.ones((inner, outer), np.float32),
+        "layer": -np.ones((outer, inner), np.float32),
+        "bias": np.zeros(outer, np.float32),
+        "in": np.full((1, 4 * outer, inner), 1 / inner, np.float32),
+        "again": np.full((1, 4 * outer, outer), 1 / outer, np.float32),
+    }
+    tensor, kind = onnx.helper.make_tensor_value_info, onnx.TensorProto.FLOAT
+    graph = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("MatMul", ["x", "product"], ["by_product"], name="a"),
+            onnx.helper.make_node("Gemm", ["x", "layer", "bias"], ["by_layer"], name="b", transB=1),
+            onnx.helper.make_node("Unsqueeze", ["x", "first"], ["steps"], name="c"),
+            onnx.helper.make_node("LSTM", ["steps", "in", "again"], ["by_lstm"], name="d", hidden_size=outer),
+        ],
+        "largest",
+        [tensor("x", kind, ["batch", inner])],
+        [
+            tensor("by_product", kind, ["batch", outer]),
+            tensor("by_layer", kind, ["batch", outer]),
+            tensor("by_lstm", kind, ["batch", 1, 1, outer]),
+        ],
+        [onnx.numpy_helper.from_array(value, name) for name, value in weights.items()]
+        + [onnx.numpy_helper.from_array(np.array([1]), "first")],
+    )
+    full = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    onnx.checker.check_model(full)
+    variant = quantised(onnx.ModelProto.FromString(full.SerializeToString()))
+    assert not {node.op_type for node in variant.graph.node} & {"MatMul", "Gemm", "LSTM"}
+    for value in (1.0, -1.0):
+        inputs = {"x": np.full((5, inner), value, np.float32)}
+        whole, coded = (
+            ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, inputs)
+            for model in (full, variant)
+        )
+        for expected, got in zip(whole, coded, strict=True):
+            np.testing.assert_allclose(got, expected, rtol=2e-2)
+
+
+def test_int8_weights_leave_room_for_pairs_of_products(tmp_path: Path) -> None:
+    """Without VNNI, two products of an unsigned byte and a weight are added in 16 bits."""
+    variant = compress_release(tiny_release(), "int8", tmp_path)
+    factors = 0
+    for name in GRAPHS:
+        graph = onnx.load(variant / name).graph
+        stored = {weight.name: onnx.numpy_helper.to_array(weight) for weight in graph.initializer}
+        for node in graph.node:
+            if node.op_type in ("MatMulInteger", "DynamicQuantizeLSTM"):
+                coded = [stored[part] for part in node.input[1:3] if part in stored and stored[part].ndim > 1]
+                factors += len(coded)
+                assert all(2 * 255 * int(np.abs(part.astype(int)).max()) <= 32_767 for part in coded)
+    assert factors > 3
 
 
 def test_a_worse_candidate_is_refused_and_noise_is_not() -> None:
