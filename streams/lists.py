@@ -336,10 +336,14 @@ class Lists:
         self._outbox.lists(self._topic, records, outcome)
 
     def _again(self, user: str, due: Due) -> None:
-        """Put a user back whose list did not go out; a newer event than that counts all the same."""
-        if (newer := self._due.get(user)) is not None and newer.owner is due.owner:
-            newer.tickets += due.tickets
+        """Put a user back whose list did not go out; of several causes the newest one counts."""
+        other = self._due.get(user)
+        if other is None or other.owner is not due.owner:
+            self._due[user] = due
+        elif other.folded >= due.folded:
+            other.tickets += due.tickets
         else:
+            due.tickets += other.tickets
             self._due[user] = due
         self._wake.set()
 
