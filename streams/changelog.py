@@ -75,23 +75,34 @@ class ChangelogWriter:
         while True:
             try:
                 self._call(self._producer.begin_transaction)
-                produce, topic, partition = self._producer.produce, self._topic, self._partition
-                for key, value in zip(keys, values, strict=True):
-                    while True:
-                        try:
-                            produce(topic, value, key, partition)
-                            break
-                        except BufferError:
-                            self._producer.poll(PAUSE_S)
+                self._call(lambda: self._produce(keys, values))
                 self._persistently(lambda: self._producer.commit_transaction(CALL_S))
                 return
             except _AbortableError as failure:
                 log.warning("%s[%d]: %d rows are written again: %s", self._topic, self._partition, len(keys), failure)
                 self._persistently(lambda: self._producer.abort_transaction(CALL_S))
+                time.sleep(PAUSE_S)
 
     def close(self) -> None:
         """Write no more: a call under way ends with `WriterClosedError` within `CALL_S`."""
         self._closed = True
+
+    def _produce(self, keys: Sequence[str], values: Sequence[bytes | None]) -> None:
+        """Hand rows to the client. If it takes no more, the transaction has failed, and its end says why."""
+        produce, topic, partition = self._producer.produce, self._topic, self._partition
+        for key, value in zip(keys, values, strict=True):
+            while True:
+                try:
+                    produce(topic, value, key, partition)
+                    break
+                except BufferError:
+                    if self._closed:
+                        raise WriterClosedError from None
+                    self._producer.poll(PAUSE_S)
+                except KafkaException as exception:
+                    if exception.args[0].code() != KafkaError._STATE:
+                        raise
+                    return
 
     def _persistently(self, call: Callable[[], T]) -> T:
         """Repeat a call for as long as a repetition may help: a broker that is away for minutes is nothing final."""
