@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from mmrec_stream.kafka.clients import producer_config
 from mmrec_stream.settings import Settings
@@ -131,6 +131,9 @@ class Outbox:
                 break
             except BufferError:
                 self._producer.poll(POLL_S)
+            except KafkaException as exception:  # there is no such topic, say: the client knows before the broker
+                self._on_failure(f"{topic}: a record cannot be sent: {exception.args[0].str()}")
+                return
         self._sent.set()
 
     def _fail(self, error: KafkaError, message: Message) -> None:
