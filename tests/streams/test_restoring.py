@@ -122,7 +122,7 @@ async def test_a_restore_does_not_wait_for_one_that_nobody_wants_any_more(
 async def test_what_is_in_a_changelog_beside_rows_stops_no_restore(
     restorer: Restorer, settings: Settings, broker: RunningBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Deletions, keys of nobody, rows of a newer version, garbage: one such record would stop the partition for good."""
+    """Deletions, keys of nobody, rows of a newer version, garbage: none may stop the partition."""
     rows: list[tuple[bytes | None, bytes | None]] = [
         (b"ann", value(9)),
         (None, value(1)),
