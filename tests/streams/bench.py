@@ -79,7 +79,10 @@ class Bench:
         catalogue, popularity = Catalogue(), Popularity()
         self.recommender = Recommender(catalogue, popularity, list_size=5, repurchase_s=1e6)
         outbox = cast("Any", self.outbox)
-        self.lists = Lists(SETTINGS, TOPICS.recommendations, self.recommender, outbox, self.metrics)
+        self.entitled = True
+        self.lists = Lists(
+            SETTINGS, TOPICS.recommendations, self.recommender, outbox, self.metrics, lambda: self.entitled
+        )
         self.pipeline = Pipeline(SETTINGS, catalogue, popularity, self.lists, outbox, self.metrics)
         self.owner = own(self.changelog, self.ends)
 

@@ -26,7 +26,7 @@ def begin(owner: Ownership, topic: str, offsets: Sequence[int], user: str = "ann
     rows = owner.table.rows
     row_of_event = rows.rows_of([user] * len(offsets))
     events = [View(user_id=user, item_id="lamp", ts=TIME_MS) for _ in offsets]
-    ticket = owner.begin(topic, offsets[-1])
+    ticket = owner.begin(topic, offsets[0], offsets[-1])
     fold(rows.records, row_of_event, columns_of(events, offsets), source_key(topic, owner.partition))
     owner.touch(np.unique(row_of_event), ticket)
     return ticket
@@ -38,7 +38,7 @@ def take(owner: Ownership, topic: str, offsets: Sequence[int], user: str = "ann"
 
 def request(owner: Ownership, offset: int, user: str = "ann") -> bool:
     """Take a request to forget the user from the feedback topic."""
-    ticket = owner.begin(FEEDBACK, offset)
+    ticket = owner.begin(FEEDBACK, offset, offset)
     asked = owner.erase(user, source_key(FEEDBACK, owner.partition), offset, ticket)
     ticket.seal()
     return asked
@@ -260,7 +260,7 @@ async def test_a_row_that_goes_while_a_change_of_it_is_unwritten_leaves_a_tombst
     take(owner, CLICKS, [0])
     assert request(owner, 0)
     await write(owner)
-    owner.touch(owner.table.rows.live(), owner.begin(CLICKS, 1))
+    owner.touch(owner.table.rows.live(), owner.begin(CLICKS, 1, 1))
     commit(owner)
     await write(owner)
     assert dict(changelog.rows) == {"ann": None}
@@ -332,7 +332,7 @@ async def _follow(steps: list[tuple[str, int]], end: int | None) -> None:
             case "begin" if not ended:
                 topic = (CLICKS, PURCHASES)[choice % 2]
                 ends[topic] += 1 + choice
-                work.append(Work(topic, ends[topic], owner.begin(topic, ends[topic])))
+                work.append(Work(topic, ends[topic], owner.begin(topic, ends[topic] - choice, ends[topic])))
             case "touch" if one and not one.sealed and not ended:
                 owner.touch(np.array([0]), one.ticket)
                 one.unwritten.add(writes)
