@@ -203,7 +203,7 @@ class Assignment:
         while True:
             await asyncio.sleep(WRITE_S)
             self._write(self.owners)
-            if time.monotonic() - committed > COMMIT_S:
+            if time.monotonic() - committed > COMMIT_S or not self.entitled():
                 await self._commit(self.owners)
                 committed = time.monotonic()
 

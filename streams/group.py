@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
+from threading import Lock
 from typing import Any, Protocol
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -65,9 +66,11 @@ GROUP_FATAL = frozenset(
         KafkaError.UNSUPPORTED_VERSION,
         KafkaError.FENCED_INSTANCE_ID,
         KafkaError._AUTHENTICATION,
+        KafkaError._FATAL,
     }
 )
-"""What the group answers to a member that it will never take: waiting does not help."""
+"""What the group answers to a member that it will never take, or the client that has given up: waiting does not help.
+Of a record's place, `_FATAL` is all that the client says of an error that is fatal for it."""
 
 log = logging.getLogger(__name__)
 
@@ -123,8 +126,13 @@ class GroupClient:
         self._commits = ThreadPoolExecutor(1, "commit")
         self._owners: dict[tuple[str, int], Ownership] = {}
         """Whom each partition belongs to that is assigned. Only the group's thread changes it."""
+        self._resumed: set[TP] = set()
+        """What is fetched. Whoever changes it or makes the client follow it holds `_pausing`."""
+        self._pausing = Lock()
+        self._astray: set[TP] = set()
+        """Partitions that the client has stopped fetching, as there is nothing where they were to go on."""
         self._loop = asyncio.get_running_loop()
-        self._consumer = Consumer(_config(settings, protocol))
+        self._consumer = Consumer(_config(settings, protocol) | {"error_cb": self._noticed})
         self.leaving = False
         """Whether `leave` was called: nothing more is asked of the client then."""
         self.unreachable_since: float | None = None
@@ -152,11 +160,17 @@ class GroupClient:
 
     def pause(self, partitions: Iterable[TP]) -> None:
         """Stop fetching these."""
-        self._consumer.pause([TopicPartition(*tp) for tp in partitions])
+        with self._pausing:
+            partitions = set(partitions)
+            self._resumed -= partitions
+            self._consumer.pause([TopicPartition(*tp) for tp in partitions])
 
     def resume(self, partitions: Iterable[TP]) -> None:
         """Fetch these."""
-        self._consumer.resume([TopicPartition(*tp) for tp in partitions])
+        with self._pausing:
+            partitions = set(partitions)
+            self._resumed |= partitions
+            self._consumer.resume([TopicPartition(*tp) for tp in partitions])
 
     async def commit(self, offsets: Mapping[TP, int]) -> bool:
         """Commit the next offsets to read; False if the group has refused: they will be read again by their owner."""
@@ -195,17 +209,21 @@ class GroupClient:
         return True
 
     def _rebind(self, owner: Ownership) -> None:
+        if owner.closed:  # the group has taken the partition meanwhile, and may have given it to a later ownership
+            return
         places = [(topic, owner.partition) for topic in owner.fetched]
         partitions = [TopicPartition(*place) for place in places if place in self._owners]
         for tp, offset in self._committed(partitions).items():
             owner.restart(tp.topic, offset)
             self._owners[tp] = owner
-            self._consumer.pause([TopicPartition(*tp)])
+            self.pause([tp])
             self._consumer.seek(TopicPartition(*tp, OFFSET_BEGINNING if offset is None else offset))
 
     def _fetch(self, timeout_s: float) -> list[Chunk]:
         if self.leaving:
             return []
+        if self._astray:
+            self._mend_positions()
         # `consume` alone would wait until so many are there.
         first = self._consumer.poll(timeout_s)
         messages = [] if first is None else [first]
@@ -248,27 +266,50 @@ class GroupClient:
         error = message.error()
         if error is None:
             return False
-        if error.fatal() or error.code() in GROUP_FATAL:
+        if error.code() in GROUP_FATAL:
             raise GroupError(error.str())
-        if error.code() in (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT):
-            self.unreachable_since = self.unreachable_since or time.monotonic()
-        elif error.code() == KafkaError._AUTO_OFFSET_RESET:
-            self._mend_position(message)
+        if error.code() == KafkaError._AUTO_OFFSET_RESET:
+            self._astray.add(TP(message.topic(), message.partition()))
         elif error.code() not in PASSING:
             log.warning("%s[%s]: %s", message.topic(), message.partition(), error.str())
         return True
 
-    def _mend_position(self, message: Message) -> None:
-        """Where the partition was to go on, there is nothing: say why, and go on where there is something.
+    def _noticed(self, error: KafkaError) -> None:
+        """What the client says of itself, and not of a partition; called from its own calls."""
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self.unreachable_since = self.unreachable_since or time.monotonic()
+
+    def _mend_positions(self) -> None:
+        """Where partitions were to go on, there is nothing: say why, and go on where there is something.
+
+        Called between two fetches, when every ownership says where it goes on.
+
+        Raises:
+            GroupError: a topic's offsets have gone back.
+        """
+        astray, self._astray = self._astray & self._owners.keys(), set()
+        for tp in astray:
+            self._mend_position(tp, self._owners[tp])
+        # The client fetches these no more, and can't be told to seek: they are assigned anew.
+        with self._pausing:
+            anew = astray if self._incremental else {TP(*place) for place in self._owners}
+            places = [TopicPartition(*tp, self._owners[tp].fetched[tp.topic]) for tp in anew]
+            if self._incremental:
+                self._consumer.incremental_unassign(places)
+                self._consumer.incremental_assign(places)
+            else:
+                self._consumer.assign(places)
+            if waiting := [TopicPartition(*tp) for tp in anew if tp not in self._resumed]:
+                self._consumer.pause(waiting)
+
+    def _mend_position(self, tp: TP, owner: Ownership) -> None:
+        """Move where the ownership goes on to where there is something.
 
         Raises:
             GroupError: the topic's offsets have gone back: it was made anew, and profiles would take its events for
                 known ones.
         """
-        topic, partition = message.topic(), message.partition()
-        owner = self._owners.get((topic, partition))
-        if owner is None:
-            return
+        topic, partition = tp
         low, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=ANSWER_S)
         wanted = owner.fetched[topic]
         if wanted > high:
@@ -286,7 +327,6 @@ class GroupClient:
                 low - 1,
             )
         owner.fetched[topic] = max(wanted, low)
-        self._consumer.seek(TopicPartition(topic, partition, owner.fetched[topic]))
 
     def _commit(self, offsets: Mapping[TP, int]) -> bool:
         try:
@@ -340,6 +380,8 @@ class GroupClient:
     def _unassign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         for tp in partitions:
             self._owners.pop((tp.topic, tp.partition), None)
+        with self._pausing:
+            self._resumed -= _places(partitions)
         if self._incremental:
             consumer.incremental_unassign(partitions)
         else:

@@ -121,7 +121,7 @@ class Lists:
         self._released: dict[str, Due] = {}
         """Late ones whose partition has caught up: they are taken when nobody else is due."""
         self._under_way: dict[str, Due] = {}
-        """The newest list of each user that is sent and not confirmed."""
+        """Who is out of the line and has no list confirmed yet, and the newest cause that he was taken out for."""
         self._wake = asyncio.Event()
         self._not_before = 0.0
         self._few_s = 0.0
@@ -288,7 +288,7 @@ class Lists:
                 del line[user]
                 if due.owner.closed:
                     continue
-                batch[user] = due
+                batch[user] = self._under_way[user] = due
         if not batch:
             return None
         return batch, from_bytes([to_bytes(due.owner.table.rows.records[due.row]) for due in batch.values()])
@@ -310,7 +310,8 @@ class Lists:
     def _publish(self, scored: _Scored) -> None:
         published = time.time()
         if not scored.slates:
-            for due in scored.batch.values():
+            for user, due in scored.batch.items():
+                self._arrived(user, due)
                 for ticket in due.tickets:
                     ticket.settle()
             return
@@ -322,49 +323,54 @@ class Lists:
         records: list[tuple[str, bytes | None]] = []
         for (user, due), slate in zip(scored.batch.items(), scored.slates, strict=True):
             if due.owner.closed:
+                self._arrived(user, due)
                 continue
             if due.owner.state is State.SUSPENDED:
                 self._again(user, due)
                 continue
             if not due.owner.table.rows.records["events"][due.row]:  # forgotten while the list was made
+                self._arrived(user, due)
                 for ticket in due.tickets:
                     ticket.settle()
                 continue
             records.append((user, encode_list(_message(user, due, slate, scored.at, published))))
             sent.append((user, due))
-            self._under_way[user] = due
             self._metrics.published(slate, due.appended_ms, published)
 
         def outcome(place: int, delivered: bool) -> None:
             user, due = sent[place]
-            newest = self._under_way.get(user)
-            if newest is due:
-                del self._under_way[user]
             if due.owner.closed:
-                return
-            if delivered or newest is None:  # without it, a newer one was delivered
+                self._arrived(user, due)
+            elif delivered or user not in self._under_way:  # a newer one was delivered
+                self._arrived(user, due)
                 self._metrics.progress()
                 for ticket in due.tickets:
                     ticket.settle()
-            elif newest is due:
+            else:
                 self._not_before = time.monotonic() + RETRY_S
                 self._again(user, due)
-            else:  # a newer one is under way, after which this one must not come
-                newest.tickets += due.tickets
 
         self._outbox.lists(self._topic, records, outcome)
 
     def _again(self, user: str, due: Due) -> None:
-        """Put a user back whose list did not go out; of several causes the newest one counts."""
-        other = self._due.get(user)
-        if other is None or other.owner is not due.owner:
-            self._due[user] = due
-        elif other.folded >= due.folded:
-            other.tickets += due.tickets
+        """Put a user back whose list did not go out, unless a newer one is on its way: this one must not follow it."""
+        if due.owner.closed:
+            self._arrived(user, due)
+            return
+        newer = self._under_way.get(user)
+        if newer is due:
+            del self._under_way[user]
+            newer = self._due.get(user)
+        if newer is not None and newer.owner is due.owner:
+            newer.tickets += due.tickets
         else:
-            due.tickets += other.tickets
             self._due[user] = due
         self._wake.set()
+
+    def _arrived(self, user: str, due: Due) -> None:
+        """Nothing more comes of this list."""
+        if self._under_way.get(user) is due:
+            del self._under_way[user]
 
 
 def _message(user: str, due: Due, slate: Slate, scored: float, published: float) -> RecommendationList:

@@ -95,6 +95,8 @@ class Ownership:
         """The next offset to read of each topic, after all that is finished; what is not committed yet."""
         self._committed = dict(positions)
         self._writing: asyncio.Task[None] | None = None
+        self._unwritten_since = 0.0
+        """When (monotonic) the oldest change was made that no write has committed yet."""
 
     def __repr__(self) -> str:
         return f"<partition {self.partition}, {self.state}>"
@@ -127,6 +129,11 @@ class Ownership:
         return monotonic() - self._open[0][0] if self._open else 0.0
 
     @property
+    def unwritten_s(self) -> float:
+        """For how long the oldest change has waited to be committed to the changelog; 0 without one."""
+        return monotonic() - self._unwritten_since if self.unwritten else 0.0
+
+    @property
     def unwritten(self) -> bool:
         """Whether rows have changed that are not committed."""
         return bool(self._touched or self._erased or self._waiting or self._writing)
@@ -142,8 +149,8 @@ class Ownership:
 
     def touch(self, rows: NDArray[np.int64], ticket: Ticket) -> None:
         """These rows have changed: `ticket` waits until their present state is committed to the changelog."""
-        self._touched.append(rows)
         self._wait(ticket)
+        self._touched.append(rows)
 
     def erase(self, user: str, source: int, offset: int, ticket: Ticket) -> bool:
         """Forget a user; `ticket` waits until the changelog knows nothing of what he did. False if that is done.
@@ -187,6 +194,8 @@ class Ownership:
         values: list[bytes | None] = [*table.encode(rows), *(None for _ in gone)]
         tickets, self._waiting, self._touched, self._erased = self._waiting, [], [], {}
 
+        began = monotonic()
+
         async def writing() -> None:
             try:
                 if keys:
@@ -200,6 +209,7 @@ class Ownership:
             finally:
                 self._writing = None
             if not self.closed:
+                self._unwritten_since = began
                 on_written(len(keys))
                 for ticket in tickets:
                     ticket.settle()
@@ -281,6 +291,8 @@ class Ownership:
         self._open.clear()
 
     def _wait(self, ticket: Ticket) -> None:
+        if not self.unwritten:
+            self._unwritten_since = monotonic()
         ticket.add()
         self._waiting.append(ticket)
 

@@ -30,6 +30,10 @@ POLL_S = 0.1
 PROGRESS_S = 2.0
 """How often a long restore says how far it is."""
 
+MISSING_S = 30.0
+"""How long brokers may say that there is no such changelog before they are believed: its partitions' leaders move, and
+news of that spreads, within seconds."""
+
 RESERVED_ROWS = 1 << 20
 """Most rows that a restore makes room for at once: 1.1 GiB of address space a partition, which becomes memory only
 where rows are written. A changelog may have many times more records than users."""
@@ -55,6 +59,8 @@ class Restorer:
         self._jobs: queue.Queue[_Job | None] = queue.Queue()
         self._loop = asyncio.get_running_loop()
         self._active: dict[int, _Job] = {}
+        self._missing_since = 0.0
+        """When (monotonic) the brokers began to say that there is no such topic; 0 while they do not."""
         self._thread = threading.Thread(target=self._run, name="restore", daemon=True)
         self._thread.start()
 
@@ -140,12 +146,14 @@ class Restorer:
                 by_partition[partition].append(message)
             elif error.code() == KafkaError._PARTITION_EOF:
                 ended[partition] = message.offset()
-            elif error.code() not in PASSING:
+            elif error.code() not in PASSING or self._missing(error):
                 for refused in self._active.values():
                     self._tell(refused, KafkaException(error))
                 for active in list(self._active):
                     self._end(consumer, active)
                 return 0
+        if by_partition or ended:
+            self._missing_since = 0.0
         count = 0
         for partition, messages in by_partition.items():
             if (job := self._active.get(partition)) is not None:
@@ -163,6 +171,13 @@ class Restorer:
                 self._tell(job, job.restored)
         self._metrics.restored.inc(count)
         return count
+
+    def _missing(self, error: KafkaError) -> bool:
+        """Whether the changelog is gone: a topic that has just been made is known everywhere within seconds."""
+        if error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+            return False
+        self._missing_since = self._missing_since or time.monotonic()
+        return time.monotonic() - self._missing_since > MISSING_S
 
     def _end(self, consumer: Consumer, partition: int) -> None:
         del self._active[partition]

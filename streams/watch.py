@@ -84,14 +84,14 @@ class Watch:
 
     def _judge(self, member: str, running_s: float) -> None:
         """Complain where there is cause; `running_s` is for how long the worker has had a broker."""
-        complaint = None
+        complaint, owners = None, list(self._app.assignment.owners)
         if not member and running_s > JOIN_S:
             complaint = f"the group has not taken this worker for {running_s:.0f} s"
         elif (still := self._still_s()) > STALL_S:
             complaint = f"work was begun, and nothing is finished for {still:.0f} s"
-        elif stuck := [
-            owner for owner in self._app.assignment.owners if owner.opening and min(owner.age_s, running_s) > OPEN_S
-        ]:
+        elif (unwritten := min(running_s, max((one.unwritten_s for one in owners), default=0.0))) > STALL_S:
+            complaint = f"profiles have changed, and the changelog has taken none for {unwritten:.0f} s"
+        elif stuck := [owner for owner in owners if owner.opening and min(owner.age_s, running_s) > OPEN_S]:
             complaint = f"partition {stuck[0].partition} is not restored after {stuck[0].age_s:.0f} s"
         if complaint and not self.complaint:
             self.complaint = complaint

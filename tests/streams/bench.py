@@ -71,7 +71,6 @@ class Bench:
 
     outbox: HeldOutbox = field(default_factory=HeldOutbox)
     metrics: Metrics = field(default_factory=Metrics)
-    entitled: bool = True
     changelog: KeptChangelog = field(default_factory=KeptChangelog)
     begun: list[int] = field(default_factory=list)
     ends: dict[str, int] = field(default_factory=lambda: dict.fromkeys(TOPICS.behaviour, 0))
@@ -80,6 +79,7 @@ class Bench:
         catalogue, popularity = Catalogue(), Popularity()
         self.recommender = Recommender(catalogue, popularity, list_size=5, repurchase_s=1e6)
         outbox = cast("Any", self.outbox)
+        self.entitled = True
         self.lists = Lists(
             SETTINGS, TOPICS.recommendations, self.recommender, outbox, self.metrics, lambda: self.entitled
         )

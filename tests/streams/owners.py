@@ -56,7 +56,7 @@ class Held(Executor):
             await asyncio.sleep(0)
 
 
-def own(changelog: KeptChangelog, positions: Mapping[str, int], partition: int = 0) -> Ownership:
+def own(changelog: KeptChangelog, positions: Mapping[str, int | None], partition: int = 0) -> Ownership:
     """An ownership that serves what the changelog tells."""
     owner = Ownership(partition, positions, cast("Any", KeptChangelog(changelog.rows)))
     rows = changelog.rows

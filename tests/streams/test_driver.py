@@ -85,7 +85,7 @@ class Driven:
 
     def __init__(self) -> None:
         self.worker = GivenWorker()
-        self.consumer = ChunkConsumer(SimpleNamespace(app=self.worker), self.worker.take)
+        self.consumer = ChunkConsumer(SimpleNamespace(app=self.worker), self.worker.take, beacon=None)
 
     def come(self, *chunks: Chunk) -> None:
         self.worker.client.coming.put_nowait(list(chunks))

@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -152,6 +153,83 @@ async def test_an_undelivered_list_does_not_follow_a_newer_one_that_is_on_its_wa
     bench.outbox.confirm(first=1)
     assert bench.finished() == last + 1
     assert [offset for user, _, offset in bench.outbox.causes if user == "ann"] == [0, last]
+
+
+@dataclass
+class HeldScoring:
+    """Scores a batch when the test lets it."""
+
+    begun: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    go_on: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+
+    @classmethod
+    def in_place(cls, monkeypatch: pytest.MonkeyPatch) -> "HeldScoring":
+        held, recommend = cls(), Recommender.recommend
+
+        def recommend_then(recommender: Recommender, records: Any, now_ms: int) -> Any:
+            held.begun.release()
+            assert held.go_on.acquire(timeout=10)
+            return recommend(recommender, records, now_ms)
+
+        monkeypatch.setattr(Recommender, "recommend", recommend_then)
+        return held
+
+
+async def test_a_list_that_was_scored_in_vain_does_not_follow_a_newer_one_that_is_being_scored(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scoring = HeldScoring.in_place(monkeypatch)
+    others = [f"u{number}" for number in range(23)]
+    await bench.chunk(*map(view, [*others[:8], "ann", *others[8:16]]))
+    task = asyncio.create_task(bench.lists.run())
+    assert await asyncio.to_thread(scoring.begun.acquire, timeout=10)  # two batches of 8 are taken
+    last = await bench.chunk(view("ann", "rug"), *map(view, others[16:]))
+    scoring.go_on.release()
+    await bench.until(lambda: len(bench.outbox.published) == 8 and len(bench.lists) == 1)  # and now a third
+    bench.entitled = False
+    scoring.go_on.release()
+    await bench.until(lambda: len(bench.lists) >= 8)  # the second came too late, and is back
+    bench.entitled = True
+    scoring.go_on.release(100)
+    await bench.until(lambda: {user for user, _, _ in bench.outbox.causes} == {"ann", *others})
+    await bench.until(lambda: len(bench.lists) == 0)
+    task.cancel()
+    assert [offset for user, _, offset in bench.outbox.causes if user == "ann"] == [last - 7]
+    await bench.write()
+    bench.outbox.confirm()
+    assert bench.finished() == last + 1
+
+
+async def test_a_list_that_was_scored_in_vain_takes_nobodys_place_under_the_next_ownership(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scoring = HeldScoring.in_place(monkeypatch)
+    users = [f"u{number}" for number in range(8)]
+    monkeypatch.setattr(module, "HERE", 0)
+    await bench.chunk(*map(view, users))
+    task = asyncio.create_task(bench.lists.run())
+    assert await asyncio.to_thread(scoring.begun.acquire, timeout=10)
+    bench.hand_over(clicks=0)
+    last = await bench.chunk(*map(view, users))
+    bench.entitled = False
+    scoring.go_on.release(100)
+    await bench.turns()
+    bench.entitled = True
+    await bench.until(lambda: len(bench.outbox.published) == 8)
+    task.cancel()
+    await bench.write()
+    bench.outbox.confirm()
+    assert bench.finished() == last + 1
+
+
+@pytest.mark.usefixtures("scoring")
+async def test_a_worker_that_may_have_lost_its_partitions_publishes_nothing_until_it_knows(bench: Bench) -> None:
+    bench.entitled = False
+    last = await bench.chunk(view("ann"))
+    await bench.turns()
+    assert (bench.outbox.published, len(bench.lists)) == ([], 1)
+    bench.entitled = True
+    await bench.until(lambda: bench.outbox.causes == [("ann", TOPICS.clicks, last)])
 
 
 @pytest.mark.usefixtures("scoring")

@@ -332,7 +332,7 @@ async def _follow(steps: list[tuple[str, int]], end: int | None) -> None:
             case "begin" if not ended:
                 topic = (CLICKS, PURCHASES)[choice % 2]
                 ends[topic] += 1 + choice
-                work.append(Work(topic, ends[topic], owner.begin(topic, ends[topic], ends[topic])))
+                work.append(Work(topic, ends[topic], owner.begin(topic, ends[topic] - choice, ends[topic])))
             case "touch" if one and not one.sealed and not ended:
                 owner.touch(np.array([0]), one.ticket)
                 one.unwritten.add(writes)

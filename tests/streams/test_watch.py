@@ -47,7 +47,7 @@ class Watched:
     def __init__(self) -> None:
         self.app = GivenApp()
         self.watch = Watch(cast("Any", self.app))
-        self.owner = own(KeptChangelog(), {})
+        self.owner = own(KeptChangelog(), {"clicks": 0})
         self.app.assignment.owners.add(self.owner)
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -72,7 +72,7 @@ async def watched(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watched]:
 
 
 async def test_work_that_is_begun_and_not_finished_is_a_complaint_once(watched: Watched) -> None:
-    watched.owner.begin("clicks", 3, 3)
+    watched.owner.begin("clicks", 0, 3)
     await watched.until(lambda: bool(watched.app.failures))
     await watched.looks()
     assert len(watched.app.failures) == 1
@@ -85,7 +85,7 @@ async def test_work_that_is_finished_one_after_the_other_is_none(watched: Watche
     deadline = time.monotonic() + 4 * SHORT_S
     offset = 0
     while time.monotonic() < deadline:
-        watched.owner.begin("clicks", offset, offset)
+        watched.owner.begin("clicks", 0, offset)
         offset += 1
         watched.app.metrics.progress()
         await asyncio.sleep(LOOK_S)
@@ -96,7 +96,7 @@ async def test_work_that_is_finished_one_after_the_other_is_none(watched: Watche
 async def test_a_broker_that_is_away_is_no_complaint_and_the_work_gets_its_time_anew(watched: Watched) -> None:
     watched.app.there = False
     watched.app.client.unreachable_since = time.monotonic()
-    watched.owner.begin("clicks", 3, 3)
+    watched.owner.begin("clicks", 0, 3)
     await watched.until(lambda: watched.watch.broker_away and watched.owner.oldest_open_s > 3 * SHORT_S)
     await watched.looks()
     assert (watched.app.failures, watched.watch.complaint) == ([], None)
@@ -108,7 +108,7 @@ async def test_a_broker_that_is_away_is_no_complaint_and_the_work_gets_its_time_
 
 
 async def test_a_broker_is_not_asked_while_all_goes_well(watched: Watched) -> None:
-    ticket = watched.owner.begin("clicks", 3, 3)
+    ticket = watched.owner.begin("clicks", 0, 3)
     ticket.seal()
     await watched.looks()
     assert watched.app.asked == 0
@@ -161,7 +161,7 @@ async def test_a_restore_that_stood_still_for_want_of_a_broker_gets_its_time_ane
 
 async def test_a_worker_that_leaves_is_left_alone(watched: Watched) -> None:
     watched.app.client.leaving = True
-    watched.owner.begin("clicks", 3, 3)
+    watched.owner.begin("clicks", 0, 3)
     await watched.looks(int(3 * SHORT_S / LOOK_S))
     assert (watched.app.failures, watched.app.asked) == ([], 0)
 
