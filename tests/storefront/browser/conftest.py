@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 OpenPage = Callable[..., "Page"]
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+NO_CHROMIUM = "needs Chromium: apt-get install chromium"
 
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator["Browser"]:
     if CHROMIUM is None:
-        pytest.skip("needs Chromium: apt-get install chromium")
+        pytest.skip(NO_CHROMIUM)
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
-from tests.storefront.browser.conftest import OpenPage
+from tests.storefront.browser.conftest import CHROMIUM, NO_CHROMIUM, OpenPage
 from tests.storefront.browser.gateway import Gateway
 from tests.storefront.browser.looks import SHIFTS_SCRIPT, axe, until
 
-pytest.importorskip("playwright")
+if CHROMIUM is None:
+    pytest.skip(NO_CHROMIUM, allow_module_level=True)
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page as Tab

@@ -1,5 +1,6 @@
-"""The examples of docs/widget.md do what they say, and the package names what it holds."""
+"""The widget as a package: its size, what it names, and the examples of docs/widget.md."""
 
+import gzip
 import json
 import re
 import tomllib
@@ -13,6 +14,8 @@ from tests.storefront.browser.looks import until
 
 ROOT = Path(__file__).parents[3]
 DOCS = (ROOT / "docs" / "widget.md").read_text(encoding="utf-8")
+WIDGET = STATIC / "widget" / "mmrec-recommendations.js"
+BUDGET = 12 * 1024
 README = (STATIC / "widget" / "README.md").read_text(encoding="utf-8")
 
 
@@ -68,3 +71,19 @@ def test_everything_ships_in_the_wheel() -> None:
     package = STATIC.parents[1]
     shipped = {path for pattern in data for path in package.glob(pattern)}
     assert [str(path) for path in STATIC.rglob("*") if path.is_file() and path not in shipped] == []
+
+
+def test_it_fits_into_its_budget_and_needs_nothing() -> None:
+    source = WIDGET.read_bytes()
+    assert len(gzip.compress(source, 9)) <= BUDGET
+    assert not re.search(rb"^\s*(import|export)\b|\bimport\(|\beval\(|innerHTML", source, re.MULTILINE)
+
+
+def test_the_types_name_every_attribute_and_event() -> None:
+    source, types = WIDGET.read_text(), WIDGET.with_suffix(".d.ts").read_text()
+    observed = re.search(r"observedAttributes = \[(.*?)\]", source, re.DOTALL)
+    assert observed
+    for name in re.findall(r'"([\w-]+)"', observed.group(1)):
+        assert re.search(rf'^\s+"?{name}"?\?:', types, re.MULTILINE), name
+    for name in ("list", "impression", "click", "error"):
+        assert f'"mmrec:{name}"' in types
