@@ -6,7 +6,7 @@ import re
 from collections import Counter, defaultdict
 from itertools import pairwise
 from pathlib import Path
-from time import monotonic, time
+from time import time
 from typing import Any
 
 import pytest
@@ -95,17 +95,20 @@ def test_times_can_be_moved_to_now(settings: Settings, topics: Topics, mmrec: An
 
 def test_a_replay_keeps_its_pace(settings: Settings, topics: Topics, mmrec: Any, october: Path) -> None:
     # Two hours at 3600 times the speed are two seconds.
-    began = monotonic()
+    began_ms = time() * 1000
     result = mmrec(settings, "replay", str(october), "--format", "rees46", "--speed", "3600x")
     assert result.exit_code == 0, result.output
-    assert 1.9 < monotonic() - began < 8
-    appended = sorted(message.timestamp()[1] for message in read(settings, topics.clicks))
-    first, middle, last = appended[0], appended[len(appended) // 2], appended[-1]
-    assert last - first == pytest.approx(2000, rel=0.25)
-    assert middle - first == pytest.approx(1000, rel=0.3)
     by_user: dict[bytes | None, list[int]] = defaultdict(list)
+    appended: dict[int, int] = {}
     for message in read(settings, topics.clicks):
-        by_user[message.key()].append(decode_event(message.value() or b"").ts)
+        event_ms = decode_event(message.value() or b"").ts
+        by_user[message.key()].append(event_ms)
+        appended[event_ms] = message.timestamp()[1]
+    first_ms = min(appended)
+    # Nothing comes before its time; how much later it may come is up to how busy the machine is.
+    early_ms = max(began_ms + (event_ms - first_ms) / 3600 - came for event_ms, came in appended.items())
+    assert early_ms < 5
+    assert max(appended.values()) - min(appended.values()) < 4000
     assert all(a <= b for times in by_user.values() for a, b in pairwise(times))
 
 
