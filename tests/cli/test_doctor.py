@@ -16,7 +16,7 @@ from mmrec_stream.kafka.admin import Cluster
 from mmrec_stream.kafka.health import Level
 from mmrec_stream.releases import announcement, write_release
 from mmrec_stream.settings import Settings
-from mmrec_stream.topics import Topics, TopicSpec
+from mmrec_stream.topics import Topics, topic_plan
 from tests.cli.folding import NOW, click, delete_before, fold_log, publish
 from tests.conftest import Outcome
 from tests.releases.test_releases import contents, manifest
@@ -37,7 +37,7 @@ def test_a_healthy_cluster_has_nothing_broken(settings: Settings, topics: Topics
     found = findings(outcome)
     assert outcome.exit_code == 0, outcome.output
     assert {check: f["detail"] for check, f in found.items() if f["level"] == "broken"} == {}
-    assert found["topics"]["detail"] == "all 8 as planned"
+    assert found["topics"]["detail"] == f"all {len(topic_plan(settings))} as planned"
     assert found[f"keys of {topics.clicks}"]["detail"] == "50 sampled events lie where murmur2 puts their users"
     assert found["release"]["level"] == "note"
     assert found[f"group {settings.app_id}"]["detail"] == "0 events to be read"
