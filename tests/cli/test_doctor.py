@@ -16,7 +16,7 @@ from mmrec_stream.kafka.admin import Cluster
 from mmrec_stream.kafka.health import Level
 from mmrec_stream.releases import announcement, write_release
 from mmrec_stream.settings import Settings
-from mmrec_stream.topics import Topics, topic_plan
+from mmrec_stream.topics import Topics, TopicSpec, topic_plan
 from tests.cli.folding import NOW, click, delete_before, fold_log, publish
 from tests.conftest import Outcome
 from tests.releases.test_releases import contents, manifest
