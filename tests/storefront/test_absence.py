@@ -15,6 +15,7 @@ ALICE = bearer("alice")
 
 
 @pytest.mark.kafka
+@pytest.mark.slow
 async def test_lists_are_served_while_kafka_is_away_and_events_are_not_lost(tmp_path: Path) -> None:
     if missing := why_no_kafka():
         pytest.skip(missing)

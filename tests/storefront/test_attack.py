@@ -26,6 +26,7 @@ AT_ONCE = 32
 GOOD = b"GET /v1/recommendations HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
+@pytest.mark.slow
 async def test_ten_thousand_attempts(settings: Settings, topics: Topics, caplog: pytest.LogCaptureFixture) -> None:
     publish(settings, product("a"), product("b"), recommended("alice", ["b"], list_id="hers"))
     async with open_shop(settings) as shop:
