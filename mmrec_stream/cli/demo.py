@@ -43,7 +43,7 @@ def demo(
     rate: Annotated[float, typer.Option(min=1, help="Live events a second.")] = 50.0,
     data: Annotated[Path | None, typer.Option(help="Folder to keep everything in; default: a temporary one.")] = None,
 ) -> None:
-    """Run everything on this machine: broker, synthetic shop, first model, worker, live shoppers, live lists.
+    """Run everything on this machine: broker, first model, worker, a shop to walk through, live shoppers and lists.
 
     Needs neither Docker nor Java (with KAFKA_HOME set and Java there, it runs on Apache Kafka). Ctrl-C ends it;
     whatever it started, it stops.
@@ -64,7 +64,8 @@ def demo(
         folder.mkdir(parents=True, exist_ok=True)
         console.rule("1  a broker")
         broker = stack.enter_context(choose_broker(data=folder / "broker"))
-        settings = load_settings(bootstrap=broker.bootstrap, data_dir=folder.absolute(), web_port=free_port())
+        ports = {"web_port": free_port(), "storefront_port": free_port()}
+        settings = load_settings(bootstrap=broker.bootstrap, data_dir=folder.absolute(), **ports)
         console.print(f"{broker.name} at {broker.bootstrap}")
         console.rule(f"2  a shop: {items:,} products, {users:,} shoppers, {days:g} days of behaviour")
         shop = ["--users", str(users), "--items", str(items)]
@@ -80,7 +81,16 @@ def demo(
             f"serving release {status['release']} on http://127.0.0.1:{settings.web_port} (/health, /metrics); "
             f"its log: {folder / 'worker.log'}"
         )
-        console.rule(f"5  live: {rate:g} events a second" + ("" if once else ", Ctrl-C ends it"))
+        console.rule("5  a shop to walk through")
+        serve = ("storefront", "--dev", "--port", str(settings.storefront_port))
+        pages = stack.enter_context(_background(settings, folder / "storefront.log", *serve))
+        shop_url = _await_shop(settings, pages, folder / "storefront.log")
+        console.print(f"open [bold]{shop_url}[/bold]: what it shows changes with every click")
+        if not once and sys.stdout.isatty():
+            import webbrowser
+
+            webbrowser.open(shop_url)
+        console.rule(f"6  live: {rate:g} events a second" + ("" if once else ", Ctrl-C ends it"))
         live = [*shop, "--days-before", "0", "--rate", f"{rate:g}", "--seed", "7"]
         stack.enter_context(_background(settings, folder / "shoppers.log", "simulate", *live))
         latencies: list[float] = []
@@ -90,6 +100,8 @@ def demo(
         except KeyboardInterrupt:
             console.print()
         _summarise(settings, latencies, monotonic() - began, broker.name)
+        if once:
+            console.print(_visit(settings))
 
 
 def _command(*arguments: str) -> list[str]:
@@ -103,6 +115,7 @@ def _environment(settings: "Settings") -> dict[str, str]:
         "MMREC_BOOTSTRAP": settings.bootstrap,
         "MMREC_DATA_DIR": str(settings.data_dir),
         "MMREC_WEB_PORT": str(settings.web_port),
+        "MMREC_STOREFRONT_PORT": str(settings.storefront_port),
     }
     return os.environ | own
 
@@ -168,6 +181,53 @@ def _status(settings: "Settings") -> dict[str, Any]:
             return status
     except OSError:
         return {}
+
+
+def _await_shop(settings: "Settings", pages: "subprocess.Popen[bytes]", log: Path) -> str:
+    """The address of the demo shop, once the gateway serves it."""
+    from time import sleep
+
+    deadline = monotonic() + START_TIMEOUT_S
+    while pages.poll() is None and monotonic() < deadline:
+        if _get(settings.storefront_port, "/readyz") is not None:
+            return f"http://127.0.0.1:{settings.storefront_port}/shop/"
+        sleep(0.1)
+    raise UserError(f"the storefront did not start: {''.join(log.read_text().splitlines(keepends=True)[-5:])}")
+
+
+def _get(port: int, path: str) -> bytes | None:
+    """What a page on this machine says; None while it does not answer, or not well."""
+    from urllib.request import urlopen
+
+    try:
+        with urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+            body: bytes = answer.read()
+            return body
+    except OSError:
+        return None
+
+
+def _visit(settings: "Settings") -> str:
+    """See that the shop is there, and that it shows a shopper the list that a worker has made for him.
+
+    Raises:
+        UserError: it does not.
+    """
+    import json
+    from itertools import islice
+
+    from mmrec_stream.kafka.reader import read
+    from mmrec_stream.topics import Topics
+
+    if _get(settings.storefront_port, "/shop/") is None:
+        raise UserError("the shop does not answer")
+    lists = islice(read(settings, Topics.of(settings).recommendations), 50)
+    users = {(message.key() or b"").decode() for message in lists}
+    for user in sorted(users):
+        shown = _get(settings.storefront_port, f"/v1/recommendations?user={user}")
+        if shown is not None and (answer := json.loads(shown)).get("personalised") and answer["items"]:
+            return f"the shop shows {user} {len(answer['items'])} products of list {answer['list_id'][:8]}…"
+    raise UserError(f"the shop shows none of {len(users)} shoppers a list of their own")
 
 
 def _show_lists(
