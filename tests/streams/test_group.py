@@ -131,6 +131,10 @@ def places(topics: Topics, settings: Settings) -> list[TP]:
     return [TP(topics.clicks, number) for number in range(settings.partitions)]
 
 
+def unreachable(member: Member) -> bool:
+    return member.client.unreachable_since is not None
+
+
 def send(settings: Settings, tp: TP, count: int) -> None:
     with BatchProducer(settings) as producer:
         for number in range(count):
@@ -364,9 +368,6 @@ async def test_commits_of_who_is_no_longer_a_member_are_refused(
 @pytest.mark.broker
 @pytest.mark.skipif(why_no_embedded() is not None, reason=str(why_no_embedded()))
 async def test_a_client_whose_broker_goes_away_says_so_though_it_has_nothing_to_do() -> None:
-    def away() -> bool:
-        return member.client.unreachable_since is not None
-
     with embedded() as broker:
         settings = SETTINGS.model_copy(update={"bootstrap": broker.bootstrap})
         Cluster(settings).create(topic_plan(settings))
@@ -374,30 +375,27 @@ async def test_a_client_whose_broker_goes_away_says_so_though_it_has_nothing_to_
         member.client.subscribe([Topics.of(settings).clicks])
         await member.until(lambda: bool(member.holder.placed))
         assert await member.client.reachable()
-        assert not away()
-    await member.until(away)
+        assert not unreachable(member)
+    await member.until(lambda: unreachable(member))
     assert not await member.client.reachable()
-    assert away()
+    assert unreachable(member)
     with broker:
-        await member.until(lambda: True)
         async with asyncio.timeout(60):
             while not await member.client.reachable():
                 await member.fetches(1)
-        assert member.client.unreachable_since is None
+        assert not unreachable(member)
         await member.client.leave()
 
 
 @pytest.mark.usefixtures("kafka_topics")
-async def test_a_worker_whose_name_another_has_taken_ends_with_a_reason(kafka_settings: Settings) -> None:
+async def test_of_two_workers_with_one_name_one_ends_with_a_reason(kafka_settings: Settings) -> None:
     settings = kafka_settings.model_copy(update={"worker_name": "one"})
-    first, second = Member(settings, "classic"), Member(settings, "classic")
-    for member in (first, second):
+    members = [Member(settings, "classic"), Member(settings, "classic")]
+    for member in members:
         member.client.subscribe([Topics.of(settings).clicks])
-    await first.until(lambda: bool(first.holder.placed))
-    await second.until(lambda: bool(second.holder.placed))
-    with pytest.raises(GroupError, match="fenced"):
-        await first.until(lambda: False)
-    for member in (first, second):
+    with pytest.raises(GroupError, match=r"fenced by other consumer with same group\.instance\.id"):
+        await asyncio.gather(*(member.until(lambda: False) for member in members))
+    for member in members:
         await member.client.leave()
 
 
