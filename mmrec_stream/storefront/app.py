@@ -92,6 +92,12 @@ PREFLIGHT = {
     "Access-Control-Max-Age": "7200",
 }
 
+SHOP_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+)
+"""What the demo shop's pages may load and do: nothing from elsewhere, no script in markup."""
+
 SessionId = Annotated[str, Meta(min_length=1, max_length=MAX_SESSION)]
 
 LIST_QUERY = (
@@ -170,6 +176,9 @@ def create_app(gateway: Gateway) -> web.Application:
     app.router.add_get("/openapi.json", get_openapi)
     app.router.add_get("/docs", get_docs)
     app.router.add_get("/widget/{file:.+}", get_widget)
+    if gateway.dev:
+        app.router.add_get("/shop", get_shop_root)
+        app.router.add_get("/shop/{file:.*}", get_shop_page)
     app.on_response_prepare.append(_common_headers)
 
     async def running(_: web.Application) -> AsyncIterator[None]:
@@ -456,10 +465,31 @@ async def get_docs(request: web.Request) -> web.Response:
 
 
 async def get_widget(request: web.Request) -> web.StreamResponse:
-    """A file of the widget."""
-    name = request.match_info["file"]
-    file = (STATIC / name).resolve() if name.isprintable() else STATIC
-    if not file.is_relative_to(STATIC) or not file.is_file():
+    """A file of the widget, for pages of any origin."""
+    return _file("widget", request.match_info["file"])
+
+
+async def get_shop_page(request: web.Request) -> web.StreamResponse:
+    """A file of the demo shop, which is a page of our own."""
+    response = _file("shop", request.match_info["file"] or "index.html")
+    response.headers["Content-Security-Policy"] = SHOP_POLICY
+    return response
+
+
+async def get_shop_root(request: web.Request) -> web.StreamResponse:
+    """The demo shop's address as people type it."""
+    return web.Response(status=308, headers={"Location": "/shop/"})
+
+
+def _file(folder: str, name: str) -> web.FileResponse:
+    """A file below `STATIC`.
+
+    Raises:
+        ApiError: there is none of that name in the folder.
+    """
+    root = STATIC / folder
+    file = (root / name).resolve() if name.isprintable() else root
+    if not file.is_relative_to(root) or not file.is_file():
         raise ApiError(404, "no_file", "there is no such file")
     return web.FileResponse(file, headers={"Cache-Control": "public, max-age=300"})
 
