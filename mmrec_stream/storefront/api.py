@@ -3,7 +3,7 @@
 from typing import Annotated
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from mmrec_stream.contracts.behaviour import BehaviourEvent
 from mmrec_stream.contracts.fields import Id
@@ -47,6 +47,9 @@ class Card(Struct, kw_only=True, frozen=True):
     category: str | None = None
     tags: list[str] = []
     in_stock: bool = True
+    stock: Annotated[int | UnsetType | None, Meta(description="how many are left; in the development mode alone")] = (
+        UNSET
+    )
 
 
 class Place(Struct, kw_only=True, frozen=True):
@@ -76,6 +79,13 @@ class ShownList(Struct, kw_only=True, frozen=True):
     personalised: bool
     generated: Millis
     items: list[Place]
+    alpha: Annotated[float | UnsetType, Meta(description="weight of the visitor's taste; development mode alone")] = (
+        UNSET
+    )
+    times: Annotated[
+        dict[str, float] | UnsetType,
+        Meta(description="when the cause passed each step, ms since 1970; development mode alone"),
+    ] = UNSET
 
     @property
     def item_ids(self) -> frozenset[str]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -21,11 +20,11 @@ from mmrec_stream.contracts.behaviour import BehaviourEvent, encode_event
 from mmrec_stream.contracts.fields import Id
 from mmrec_stream.errors import UserError, first_line
 from mmrec_stream.storefront.access import address_of, bearer, consents, host_allowed, origin_allowed
+from mmrec_stream.storefront.answers import cacheable, json_answer, refusal
 from mmrec_stream.storefront.api import (
     DEFAULT_PLACES,
     ApiError,
     Card,
-    ErrorAnswer,
     EventBatch,
     EventsAnswer,
     ItemNews,
@@ -39,15 +38,17 @@ from mmrec_stream.storefront.api import (
     encode,
 )
 from mmrec_stream.storefront.connections import Connection
+from mmrec_stream.storefront.demo import MAX_PRODUCT
+from mmrec_stream.storefront.demo_pages import add_demo
 from mmrec_stream.storefront.events import events_of, named_in
 from mmrec_stream.storefront.explanation import explanation
 from mmrec_stream.storefront.gateway import EVENT_ID, Gateway
 from mmrec_stream.storefront.hub import Stream
 from mmrec_stream.storefront.joining import JoinedElsewhereError
 from mmrec_stream.storefront.openapi import Query, Route, document, page
-from mmrec_stream.storefront.publishing import MAX_WAITING
+from mmrec_stream.storefront.publishing import CONFIRM_S, MAX_WAITING
 from mmrec_stream.storefront.related import Kind
-from mmrec_stream.storefront.shaping import POPULAR, common_list, etag
+from mmrec_stream.storefront.shaping import POPULAR, common_list
 from mmrec_stream.storefront.tokens import MAX_SESSION, NOBODY, SESSION_PREFIX, Denial, Visitor
 from mmrec_stream.storefront.window import Delivery
 
@@ -59,10 +60,6 @@ MAX_BODY = 128 * 1024
 
 BODY_S = 10.0
 """How long a body may take to arrive. A phone on a bad line sends 2 KB a second."""
-
-CONFIRM_S = 10.0
-"""How long Kafka's confirmation is waited for; it takes milliseconds, and a leader's election some seconds. The events
-stay under way, and the page asks again with the same ids."""
 
 AS_ONE = 10
 """Events that count as one request more: a page sends the impressions of a whole list together."""
@@ -87,10 +84,16 @@ STREAM_HEADERS = {
 }
 
 PREFLIGHT = {
-    "Access-Control-Allow-Methods": "GET, POST",
+    "Access-Control-Allow-Methods": "GET, POST, PUT, PATCH",
     "Access-Control-Allow-Headers": "Authorization, Content-Type, Last-Event-ID",
     "Access-Control-Max-Age": "7200",
 }
+
+SHOP_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+)
+"""What the demo shop's pages may load and do: nothing from elsewhere, no script in markup."""
 
 SessionId = Annotated[str, Meta(min_length=1, max_length=MAX_SESSION)]
 
@@ -163,13 +166,17 @@ class Caller:
 
 def create_app(gateway: Gateway) -> web.Application:
     """The application of a gateway; it starts and stops the gateway with itself."""
-    app = web.Application(middlewares=[_answered], client_max_size=MAX_BODY)
+    app = web.Application(middlewares=[_answered], client_max_size=MAX_PRODUCT if gateway.dev else MAX_BODY)
     app[GATEWAY] = gateway
     for route in ROUTES:
         app.router.add_route(route.method, route.path, route.handler)
     app.router.add_get("/openapi.json", get_openapi)
     app.router.add_get("/docs", get_docs)
     app.router.add_get("/widget/{file:.+}", get_widget)
+    if gateway.dev:
+        app.router.add_get("/shop", get_shop_root)
+        app.router.add_get("/shop/{file:.*}", get_shop_page)
+        add_demo(app, gateway)
     app.on_response_prepare.append(_common_headers)
 
     async def running(_: web.Application) -> AsyncIterator[None]:
@@ -196,7 +203,7 @@ async def post_events(request: web.Request) -> web.Response:
     _limit(gateway, "user", gateway.by_user.wait_s(caller.visitor.user_id, time.monotonic(), len(submitted) / AS_ONE))
     if not caller.consents:
         gateway.metrics.events.labels(outcome="withheld").inc(len(submitted))
-        return _json(EventsAnswer(accepted=0, duplicates=0, withheld=len(submitted)), status=202)
+        return json_answer(EventsAnswer(accepted=0, duplicates=0, withheld=len(submitted)), status=202)
     publisher = gateway.publisher
     assert publisher is not None  # noqa: S101 - requests come after the start
     if len(publisher) + len(submitted) > MAX_WAITING:
@@ -231,7 +238,7 @@ async def post_events(request: web.Request) -> web.Response:
             f"Kafka has not confirmed {len(lost)} of {len(submitted)} events ({lost[0]}): send them again",
             retry_after_s=2,
         )
-    return _json(EventsAnswer(accepted=accepted, duplicates=duplicates), status=202)
+    return json_answer(EventsAnswer(accepted=accepted, duplicates=duplicates), status=202)
 
 
 async def get_recommendations(request: web.Request) -> web.Response:
@@ -243,9 +250,9 @@ async def get_recommendations(request: web.Request) -> web.Response:
         gateway.metrics.served.labels(strategy="fallback").inc()
         # Whoever has a token may have a list of his own the next moment: his browser asks whether this one still holds.
         cache = f"public, max-age={PUBLIC_S}" if caller.visitor is NOBODY else "private, no-cache"
-        return _cacheable(request, encode(shown), cache)
+        return cacheable(request, encode(shown), cache)
     gateway.metrics.served.labels(strategy=shown.strategy).inc()
-    return _json(shown, cache="private, no-store")
+    return json_answer(shown, cache="private, no-store")
 
 
 async def get_item(request: web.Request) -> web.Response:
@@ -254,7 +261,7 @@ async def get_item(request: web.Request) -> web.Response:
     card = caller.gateway.shelf.get(_item_id(request))
     if card is None:
         raise ApiError(404, "unknown_item", "the catalogue has no such item")
-    return _cacheable(request, encode(card), "public, max-age=5")
+    return cacheable(request, encode(card), "public, max-age=5")
 
 
 async def get_image(request: web.Request) -> web.Response:
@@ -266,7 +273,7 @@ async def get_image(request: web.Request) -> web.Response:
     picture, data = found
     # The address in a card has the picture's digest: what lies there never changes.
     lasting = request.query.get("v") == picture.digest
-    response = _cacheable(
+    response = cacheable(
         request, data, "public, max-age=31536000, immutable" if lasting else "public, max-age=60", kind=picture.kind
     )
     response.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
@@ -303,7 +310,7 @@ async def get_related(request: web.Request) -> web.Response:
         category = card.category if card is not None else None
         shown = gateway.popular("product", count, caller.why, category=category, but=item_id)
     gateway.metrics.served.labels(strategy=shown.strategy).inc()
-    return _cacheable(request, encode(shown), "public, max-age=30")
+    return cacheable(request, encode(shown), "public, max-age=30")
 
 
 async def get_stream(request: web.Request) -> web.StreamResponse:
@@ -356,6 +363,7 @@ async def _next_frame(
         shown = gateway.shown(found, *show)
         if shown.items:  # else the last one is better than none
             stream.shown = shown.item_ids
+            shown = gateway.timed(shown, found, received=stream.received * 1000, sent=time.time() * 1000)
             frames = _event("recommendations", encode(shown), shown.list_id)
             gateway.metrics.lists_pushed.inc()
             gateway.metrics.push_seconds.observe(max(0.0, time.time() - found.times.published / 1000))
@@ -374,7 +382,7 @@ async def post_join(request: web.Request) -> web.Response:
         raise ApiError(401, "no_token", "a join needs the token of a user who has logged in")
     session = _proven_session(caller, body)
     if not caller.consents:
-        return _json(JoinAnswer(session=session, user_id=visitor.user_id, events=0, added=0))
+        return json_answer(JoinAnswer(session=session, user_id=visitor.user_id, events=0, added=0))
     if gateway.joining.locked():
         gateway.metrics.limited.labels(by="joins").inc()
         raise ApiError(429, "busy", "many visitors log in at the moment", retry_after_s=2)
@@ -387,7 +395,7 @@ async def post_join(request: web.Request) -> web.Response:
             log.warning("a session is not joined: %s", first_line(error))
             raise ApiError(503, "not_joined", "Kafka has not taken it: try again", retry_after_s=5) from None
     gateway.metrics.events.labels(outcome="joined").inc(added)
-    return _json(JoinAnswer(session=session, user_id=visitor.user_id, events=note.events, added=added))
+    return json_answer(JoinAnswer(session=session, user_id=visitor.user_id, events=note.events, added=added))
 
 
 def _proven_session(caller: Caller, body: bytes) -> str:
@@ -421,7 +429,7 @@ async def get_why(request: web.Request) -> web.Response:
     """The main parameters, for everybody to read."""
     caller = await _caller(request)
     relations = caller.gateway.relations
-    return _cacheable(request, encode(explanation(relations.manifest if relations else None)), "public, max-age=60")
+    return cacheable(request, encode(explanation(relations.manifest if relations else None)), "public, max-age=60")
 
 
 async def get_healthz(request: web.Request) -> web.Response:
@@ -446,7 +454,7 @@ async def get_metrics(request: web.Request) -> web.Response:
 
 async def get_openapi(request: web.Request) -> web.Response:
     """The description of what is here, for programs."""
-    return _cacheable(request, encode(document(ROUTES)), "public, max-age=300")
+    return cacheable(request, encode(document(ROUTES)), "public, max-age=300")
 
 
 async def get_docs(request: web.Request) -> web.Response:
@@ -456,10 +464,31 @@ async def get_docs(request: web.Request) -> web.Response:
 
 
 async def get_widget(request: web.Request) -> web.StreamResponse:
-    """A file of the widget."""
-    name = request.match_info["file"]
-    file = (STATIC / name).resolve() if name.isprintable() else STATIC
-    if not file.is_relative_to(STATIC) or not file.is_file():
+    """A file of the widget, for pages of any origin."""
+    return _file("widget", request.match_info["file"])
+
+
+async def get_shop_page(request: web.Request) -> web.StreamResponse:
+    """A file of the demo shop, which is a page of our own."""
+    response = _file("shop", request.match_info["file"] or "index.html")
+    response.headers["Content-Security-Policy"] = SHOP_POLICY
+    return response
+
+
+async def get_shop_root(request: web.Request) -> web.StreamResponse:
+    """The demo shop's address as people type it."""
+    return web.Response(status=308, headers={"Location": "/shop/"})
+
+
+def _file(folder: str, name: str) -> web.FileResponse:
+    """A file below `STATIC`.
+
+    Raises:
+        ApiError: there is none of that name in the folder.
+    """
+    root = STATIC / folder
+    file = (root / name).resolve() if name.isprintable() else root
+    if not file.is_relative_to(root) or not file.is_file():
         raise ApiError(404, "no_file", "there is no such file")
     return web.FileResponse(file, headers={"Cache-Control": "public, max-age=300"})
 
@@ -545,18 +574,18 @@ async def _answered(request: web.Request, handler: Handler) -> web.StreamRespons
             response: web.StreamResponse = web.Response(status=204, headers=PREFLIGHT)
         else:
             response = await handler(request)
-    except ApiError as refusal:
-        response = _refusal(refusal)
-    except web.HTTPRequestEntityTooLarge:
-        response = _refusal(ApiError(413, "too_large", f"a body has at most {MAX_BODY} bytes"))
+    except ApiError as error:
+        response = refusal(error)
+    except web.HTTPRequestEntityTooLarge as error:
+        response = refusal(ApiError(413, "too_large", error.text or "the body is too large"))
     except web.HTTPException as error:
-        response = _refusal(ApiError(error.status, error.reason.lower().replace(" ", "_"), error.reason))
+        response = refusal(ApiError(error.status, error.reason.lower().replace(" ", "_"), error.reason))
         if "Allow" in error.headers:
             response.headers["Allow"] = error.headers["Allow"]
     except Exception:
         # The path without its query, which may have a token.
         log.exception("%s %s failed", request.method, request.path)
-        response = _refusal(ApiError(500, "internal", "this is a fault of ours; it is in the log"))
+        response = refusal(ApiError(500, "internal", "this is a fault of ours; it is in the log"))
     resource = request.match_info.route.resource
     route = resource.canonical if resource is not None else "none"
     gateway.metrics.requests.labels(route=route, status=str(response.status)).inc()
@@ -705,30 +734,3 @@ def _event(kind: str, data: bytes, event_id: str | None = None) -> bytes:
 
 def _item_id(request: web.Request) -> str:
     return request.match_info["item_id"]
-
-
-def _json(answer: object, *, status: int = 200, cache: str = "no-store") -> web.Response:
-    return web.Response(
-        body=encode(answer), status=status, content_type="application/json", headers={"Cache-Control": cache}
-    )
-
-
-def _cacheable(request: web.Request, body: bytes, cache: str, kind: str = "application/json") -> web.Response:
-    """An answer with a validator; 304 where the caller has it already."""
-    tag = etag(body)
-    headers = {"ETag": tag, "Cache-Control": cache}
-    known = [part.strip().removeprefix("W/") for part in request.headers.get("If-None-Match", "").split(",")]
-    if tag in known:
-        return web.Response(status=304, headers=headers)
-    return web.Response(body=body, content_type=kind, headers=headers)
-
-
-def _refusal(error: ApiError) -> web.Response:
-    headers = {}
-    if error.retry_after_s is not None:
-        headers["Retry-After"] = str(math.ceil(error.retry_after_s))
-    if error.status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    response = _json(ErrorAnswer(error=error.complaint), status=error.status)
-    response.headers.update(headers)
-    return response

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from confluent_kafka import KafkaException, Message
@@ -75,9 +75,9 @@ class Follower:
         """Whether the thread makes its rounds; a broker that is away does not keep it from that."""
         return self._thread.is_alive() and time.monotonic() - self._turned < STALL_S
 
-    def next_offset(self, topic: str, partition: int) -> int | None:
-        """The offset up to which a partition has been handled; None before the topic is loaded."""
-        return self._next.get(topic, {}).get(partition)
+    def positions(self, topic: str) -> Mapping[int, int]:
+        """The offset up to which each partition has been handled; empty before the topic is loaded."""
+        return self._next.get(topic, {})
 
     def start(self) -> None:
         """Begin."""

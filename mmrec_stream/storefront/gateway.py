@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+import msgspec
 from confluent_kafka import Message
 
 from mmrec_stream.contracts.acceptance import UNREADABLE, Refusal, accept
@@ -20,6 +21,7 @@ from mmrec_stream.contracts.sessions import SessionJoin
 from mmrec_stream.errors import UserError
 from mmrec_stream.settings import Settings
 from mmrec_stream.storefront.api import Card, ShownList, Why
+from mmrec_stream.storefront.demo import Desk, profiles_in
 from mmrec_stream.storefront.following import Bridge, Follower, Source
 from mmrec_stream.storefront.hub import Hub
 from mmrec_stream.storefront.joining import JOINED, join
@@ -35,7 +37,7 @@ from mmrec_stream.storefront.shelf import Addresses, Shelf, card_of
 from mmrec_stream.storefront.tokens import SESSION_PREFIX, Denial, Keys, Visitor, check
 from mmrec_stream.storefront.trails import Sessions, Trails
 from mmrec_stream.storefront.window import Window
-from mmrec_stream.topics import Topics
+from mmrec_stream.topics import Topics, changelog_topic
 
 EVENT_ID = "id"
 """Header of a record that carries the page's own id of the event: every gateway learns it from the log."""
@@ -74,7 +76,8 @@ class Gateway:
         self.dev = dev
         self.topics = Topics.of(settings)
         self.metrics = Metrics()
-        self.shelf = Shelf(Addresses(settings.storefront_item_url, settings.storefront_currency))
+        self.shelf = Shelf(Addresses(settings.storefront_item_url, settings.storefront_currency, stock=dev))
+        self.desk = Desk()
         self.pictures = Pictures()
         self.lists = NewestLists(settings.storefront_lists_mb * 1e6)
         self.rankings = Rankings()
@@ -114,6 +117,8 @@ class Gateway:
                 *(Source(topic, self._on_behaviour, BEHAVIOUR_LOADED) for topic in topics.behaviour),
             ],
         }
+        if self.dev:  # the demo's panel shows profiles
+            plans["profiles"] = [Source(changelog_topic(settings), self._on_profiles)]
         turns = {"shop": self._rank}
         self._followers = [
             Follower(settings, name, sources, self._on_loaded, turns.get(name)) for name, sources in plans.items()
@@ -173,6 +178,12 @@ class Gateway:
             return None
         return found
 
+    def timed(self, shown: ShownList, found: RecommendationList, **more: float) -> ShownList:
+        """A list with α and the times of its way, where the panel of the development mode wants them."""
+        if not self.dev:
+            return shown
+        return msgspec.structs.replace(shown, alpha=found.alpha, times=msgspec.structs.asdict(found.times) | more)
+
     def shown(self, found: RecommendationList, surface: str, count: int, why: bool) -> ShownList:
         """A user's list as a page shows it."""
         if not why:
@@ -189,7 +200,7 @@ class Gateway:
         if user_id is not None and (found := self.list_of(user_id)) is not None:
             shown = self.shown(found, surface, count, why)
             if shown.items:
-                return shown
+                return self.timed(shown, found)
         return self.popular(surface, count, why)
 
     def popular(
@@ -243,20 +254,21 @@ class Gateway:
         Raises:
             As `joining.join`.
         """
-        partitions = self.settings.partitions
         session_user = f"{SESSION_PREFIX}{session}"
-        partition = partition_of(session_user.encode(), partitions)
         # How far the topics are followed first: what passes meanwhile is then remembered, or not looked for too late.
-        passed = {topic: self._passed(topic, partition) for topic in self.topics.behaviour}
+        passed = {topic: self._passed(topic, session_user) for topic in self.topics.behaviour}
         first = self.sessions.first(session_user)
         hints = {}
         if first is not None:
             hints = {topic: first.get(topic, upto) for topic, upto in passed.items() if upto is not None}
         return await asyncio.to_thread(join, self.settings, session, user_id, hints)
 
-    def _passed(self, topic: str, partition: int) -> int | None:
-        offsets = (follower.next_offset(topic, partition) for follower in self._followers)
-        return next((offset for offset in offsets if offset is not None), None)
+    def _passed(self, topic: str, user_id: str) -> int | None:
+        """The offset up to which a topic's partition of a user was followed; None where it is not loaded yet."""
+        for follower in self._followers:
+            if positions := follower.positions(topic):
+                return positions[partition_of(user_id.encode(), len(positions))]
+        return None
 
     def status(self) -> dict[str, object]:
         """What is there, for people who look."""
@@ -359,6 +371,7 @@ class Gateway:
     def _on_behaviour(self, messages: Sequence[Message]) -> None:
         latest_ms = int((time.time() + self.settings.max_future_s) * 1000)
         counted: list[BehaviourEvent] = []
+        passed: list[BehaviourEvent] = []
         ids: list[tuple[str, str]] = []
         steps: list[tuple[str, str]] = []
         sessions: list[tuple[str, str, int]] = []
@@ -371,6 +384,7 @@ class Gateway:
                 forgotten.append(event.user_id)
                 steps = [(user_id, item_id) for user_id, item_id in steps if user_id != event.user_id]
                 continue
+            passed.append(event)
             headers = dict(message.headers() or ())
             if (event_id := headers.get(EVENT_ID)) is not None:
                 ids.append((event.user_id, event_id.decode(errors="replace")))
@@ -385,6 +399,8 @@ class Gateway:
         def learn() -> None:
             for user_id in forgotten:
                 self.trails.forget(user_id)
+            if self.dev:
+                self.desk.saw(passed)
             for key in ids:
                 self.window.confirm(key)
             for user_id, item_id in steps:
@@ -394,6 +410,10 @@ class Gateway:
 
         self._unranked = True
         self._apply(learn)
+
+    def _on_profiles(self, messages: Sequence[Message]) -> None:
+        profiles = profiles_in(messages)
+        self._apply(lambda: self.desk.folded(profiles))
 
     def _rank(self) -> None:
         now = time.monotonic()

@@ -1,6 +1,7 @@
 """Open event streams: who watches what, and what each of them has yet to be told."""
 
 import asyncio
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
@@ -27,6 +28,8 @@ class Stream:
         self.wake = asyncio.Event()
         self.ended = False
         """Whether the reader has gone, or we are about to."""
+        self.received = 0.0
+        """When its newest list came in, s since 1970."""
         self._list: bytes | None = None
         self._news: dict[str, Card] = {}
 
@@ -34,6 +37,7 @@ class Stream:
         """Take a newer list; says whether an older one has to make room that was never told."""
         replaced = self._list is not None
         self._list = value
+        self.received = time.time()
         self.wake.set()
         return replaced
 

@@ -17,6 +17,10 @@ LINGER_MS = 2.0
 MAX_WAITING = 20_000
 """Records that may wait for the broker: some seconds of a busy shop, 10 MB. Beyond, pages are told to come back."""
 
+CONFIRM_S = 10.0
+"""How long Kafka's confirmation is waited for; it takes milliseconds, and a leader's election some seconds. The events
+stay under way, and the page asks again with the same ids."""
+
 GIVE_UP_S = 30.0
 """How long a record is tried. A page that has no answer sends its event again: it should soon know that it may."""
 

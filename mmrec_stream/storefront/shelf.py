@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
+from msgspec import UNSET
+
 from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.storefront.api import Card
 from mmrec_stream.storefront.pictures import Picture
@@ -14,11 +16,13 @@ Changes = Mapping[str, Card | None]
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where things are, and what prices are in."""
+    """Where things are, what prices are in, and what else cards say."""
 
     item_url: str
     """With `{item_id}`; empty where items have no page."""
     currency: str
+    stock: bool = False
+    """Whether cards say how many are left."""
 
 
 def card_of(item: CatalogueItem, picture: Picture | None, addresses: Addresses) -> Card:
@@ -36,6 +40,7 @@ def card_of(item: CatalogueItem, picture: Picture | None, addresses: Addresses) 
         category=item.category,
         tags=item.tags,
         in_stock=item.sellable,
+        stock=item.stock if addresses.stock else UNSET,
     )
 
 

