@@ -110,7 +110,13 @@ class Assignment:
     def ready(self) -> bool:
         """Whether all that is assigned is served. The group says nothing to a worker for whom it has no partition."""
         told = self._assigned or (bool(self._client.member) and time.monotonic() - self._attached > UNTOLD_S)
-        return told and not self._in_question and all(owner.state is State.SERVING for owner in self.owners)
+        serving = set(self.owners.serving)
+        return (
+            told
+            and not self._in_question
+            and len(serving) == len(self.owners)
+            and all(tp.partition in serving for tp in self._placed)
+        )
 
     def entitled(self) -> bool:
         """Whether nobody else can have been given our partitions yet."""
@@ -159,7 +165,7 @@ class Assignment:
 
     def on_placed(self, owners: Mapping[TP, Ownership]) -> None:
         """As the group's listener: go on fetching what comes back."""
-        self._placed |= {tp for tp, owner in owners.items() if not owner.closed}
+        self._placed |= owners.keys()
         back = {owner for owner in owners.values() if owner.state is State.SUSPENDED}
         for owner in back:
             owner.serve()

@@ -174,8 +174,11 @@ class Lists:
                 tickets += due.tickets
         return tickets
 
-    def take_back(self, user: str, ticket: Ticket) -> None:
-        """Take back the user's newest list; `ticket` waits until that is known."""
+    def take_back(self, user: str, owner: Ownership, ticket: Ticket) -> None:
+        """Take back the user's newest list; `ticket` waits until that is known.
+
+        It is tried until the ownership ends: by then the request is its successor's, and the user's next list, too.
+        """
         ticket.add()
 
         def outcome(_: int, delivered: bool) -> None:
@@ -185,7 +188,8 @@ class Lists:
                 asyncio.get_running_loop().call_later(RETRY_S, send)
 
         def send() -> None:
-            self._outbox.lists(self._topic, [(user, None)], outcome)
+            if not owner.closed:
+                self._outbox.lists(self._topic, [(user, None)], outcome)
 
         send()
 

@@ -119,7 +119,7 @@ class Pipeline:
         owner.erase(user, source_key(chunk.topic, owner.partition), offset, ticket)
         for waiting in self._lists.forget(user, owner):
             waiting.settle()
-        self._lists.take_back(user, ticket)
+        self._lists.take_back(user, owner, ticket)
 
     def _line_up(self, intake: Intake, row_of_event: NDArray[np.int64], folded: float, ticket: Ticket) -> None:
         """Put every user who did something (an impression is nothing done) in line for a list.

@@ -9,7 +9,7 @@ from typing import Any, cast
 from faust.types import TP
 
 from mmrec_stream.catalogue.attributes import Catalogue
-from mmrec_stream.contracts.behaviour import BehaviourEvent, Impression, Purchase, View, encode_event
+from mmrec_stream.contracts.behaviour import BehaviourEvent, Forget, Impression, Purchase, View, encode_event
 from mmrec_stream.contracts.dead_letters import DeadLetter, decode_dead_letter
 from mmrec_stream.contracts.recommendations import RecommendationList, decode_list
 from mmrec_stream.ranking.popularity import Popularity
@@ -32,6 +32,8 @@ class HeldOutbox:
 
     def __init__(self) -> None:
         self.published: list[RecommendationList] = []
+        self.taken_back: list[str] = []
+        """Users whose list was taken back."""
         self.letters: list[DeadLetter] = []
         self._waiting: list[Callable[[bool], None]] = []
 
@@ -48,9 +50,11 @@ class HeldOutbox:
     ) -> None:
         assert topic == TOPICS.recommendations
         for place, (user, value) in enumerate(records):
-            assert value is not None
-            self.published.append(decode_list(value))
-            assert self.published[-1].user_id == user
+            if value is None:
+                self.taken_back.append(user)
+            else:
+                self.published.append(decode_list(value))
+                assert self.published[-1].user_id == user
             self._waiting.append(lambda delivered, place=place: outcome(place, delivered))  # type: ignore[misc]
 
     def confirm(self, *, delivered: bool = True, first: int | None = None) -> None:
@@ -88,7 +92,7 @@ class Bench:
 
     async def chunk(
         self,
-        *events: BehaviourEvent | bytes,
+        *events: BehaviourEvent | Forget | bytes,
         topic: str = TOPICS.clicks,
         more: bool = False,
         age_s: float = 0.0,
@@ -127,7 +131,7 @@ class Bench:
         await self.pipeline.accept(chunk, begin)
         return last
 
-    async def old_chunk(self, *events: BehaviourEvent | bytes, topic: str = TOPICS.clicks) -> int:
+    async def old_chunk(self, *events: BehaviourEvent | Forget | bytes, topic: str = TOPICS.clicks) -> int:
         """As `chunk`, of an hour ago, with as many records behind it as a worker has that catches up."""
         return await self.chunk(*events, topic=topic, age_s=3_600, behind=CAUGHT_UP + 1)
 
@@ -171,3 +175,7 @@ def purchase(user: str, item: str = "lamp") -> Purchase:
 
 def impression(user: str, item: str = "lamp") -> Impression:
     return Impression(user_id=user, item_id=item, list_id="l", position=0, ts=now_ms())
+
+
+def forget(user: str) -> Forget:
+    return Forget(user_id=user, ts=now_ms())

@@ -11,7 +11,7 @@ import pytest
 
 from mmrec_stream.ranking.recommend import Recommender
 from streams import lists as module
-from tests.streams.bench import TOPICS, Bench, purchase, view
+from tests.streams.bench import TOPICS, Bench, forget, purchase, view
 
 
 @pytest.fixture
@@ -383,3 +383,53 @@ async def test_an_undelivered_list_of_one_put_off_is_made_again(
     await bench.until(lambda: len(bench.outbox.published) == 2)
     bench.outbox.confirm()
     assert bench.finished() == last + 1
+
+
+async def test_a_forgotten_user_has_no_list_any_more_and_the_chunk_waits_for_that(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RETRY_S", 0.01)
+    await bench.chunk(view("ann"), view("bob"))
+    last = await bench.chunk(forget("ann"), topic=TOPICS.feedback)
+    task = asyncio.create_task(bench.lists.run())
+    await bench.until(lambda: len(bench.outbox.published) == 1)
+    await bench.write()
+    bench.outbox.confirm(delivered=False, first=1)
+    await bench.until(lambda: bench.outbox.taken_back == ["ann", "ann"])
+    assert bench.finished(TOPICS.feedback) is None
+    bench.outbox.confirm()
+    assert (bench.finished(TOPICS.feedback), bench.finished()) == (last + 1, 2)
+    await bench.turns()
+    task.cancel()
+    assert [user for user, _, _ in bench.outbox.causes] == ["bob"]
+
+
+async def test_a_list_that_is_made_while_its_user_is_forgotten_is_not_published(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scoring = HeldScoring.in_place(monkeypatch)
+    monkeypatch.setattr(module, "HERE", 0)
+    await bench.chunk(view("ann"))
+    task = asyncio.create_task(bench.lists.run())
+    assert await asyncio.to_thread(scoring.begun.acquire, timeout=10)
+    await bench.chunk(forget("ann"), topic=TOPICS.feedback)
+    scoring.go_on.release(100)
+    await bench.chunk(view("bob"))
+    await bench.until(lambda: bool(bench.outbox.published))
+    task.cancel()
+    assert [user for user, _, _ in bench.outbox.causes] == ["bob"]
+    await bench.write()
+    bench.outbox.confirm()
+    assert (bench.finished(TOPICS.feedback), bench.finished()) == (1, 2)
+
+
+async def test_a_forgotten_users_list_is_not_taken_back_by_one_who_has_the_partition_no_more(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RETRY_S", 0.0)
+    await bench.chunk(view("ann"))
+    await bench.chunk(forget("ann"), topic=TOPICS.feedback)
+    bench.hand_over()
+    bench.outbox.confirm(delivered=False)
+    await bench.turns()
+    assert bench.outbox.taken_back == ["ann"]
