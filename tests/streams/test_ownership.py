@@ -97,20 +97,28 @@ async def test_what_the_group_has_not_taken_is_committed_again() -> None:
 
 @pytest.mark.parametrize("committed", [True, False])
 async def test_a_write_that_ends_after_the_ownership_settles_nothing(committed: bool) -> None:
-    changelog, held = KeptChangelog(), Held()
+    changelog, held, told = KeptChangelog(), Held(), list[object]()
     owner = own(changelog, {CLICKS: 0})
-    take(owner, CLICKS, [0])
-    owner.write(held, lambda _: pytest.fail("nobody waits for it"), lambda _: pytest.fail("nobody has lost it"))
+    ticket = begin(owner, CLICKS, [0])
+    ticket.seal()
+    owner.write(held, told.append, told.append)
     await asyncio.sleep(0)
     if committed:
         held.do()
     owner.close()
     await held.go_on()
     assert events_of(changelog) == ({"ann": 1} if committed else {})
+    assert (told, ticket.pending) == ([], 1)
     assert (owner.committable(), owner.open_chunks) == ({}, 0)
-    successor = own(changelog, {CLICKS: 0})
-    take(successor, CLICKS, [0])
-    assert successor.committable() == {}
+
+
+async def test_work_that_is_finished_after_the_ownership_is_not_committed() -> None:
+    owner = own(KeptChangelog(), {CLICKS: 0})
+    begun, done = owner.begin(CLICKS, 0, 4), owner.begin(CLICKS, 5, 9)
+    begun.seal()
+    owner.close()
+    done.seal()
+    assert owner.committable() == {}
 
 
 async def test_a_write_that_the_broker_refuses_is_told_and_settles_nothing() -> None:
