@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
+from functools import partial
 from typing import Any, cast
 
 from streams.changelog import ChangelogLostError, WriterClosedError
@@ -35,23 +36,31 @@ class Held(Executor):
 
     def __init__(self) -> None:
         self._waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
+        self._done: list[Callable[[], None]] = []
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._waiting) + len(self._done)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
         self._waiting.append((future, lambda: fn(*args, **kwargs)))
         return future
 
-    async def go_on(self) -> None:
-        """Do it, and let the loop hear of it."""
+    def do(self) -> None:
+        """Do it; nobody hears of it yet."""
         waiting, self._waiting = self._waiting, []
         for future, work in waiting:
             try:
-                future.set_result(work())
+                self._done.append(partial(future.set_result, work()))
             except Exception as error:
-                future.set_exception(error)
+                self._done.append(partial(future.set_exception, error))
+
+    async def go_on(self) -> None:
+        """Do it, and let the loop hear of it."""
+        self.do()
+        done, self._done = self._done, []
+        for tell in done:
+            tell()
         for _ in range(5):
             await asyncio.sleep(0)
 
