@@ -31,7 +31,13 @@ demo: $(VENV)/.run
 	$(BIN)/mmrec demo $(ARGS)
 
 test: $(VENV)/.dev
+# Pages are tested in a process of their own: the browser's driver keeps an event loop running beside the tests.
+ifeq ($(strip $(ARGS)),)
+	$(BIN)/pytest --ignore=tests/storefront/browser
+	$(BIN)/pytest tests/storefront/browser
+else
 	$(BIN)/pytest $(ARGS)
+endif
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
