@@ -119,7 +119,6 @@ class GroupClient:
             protocol: `consumer` (KIP-848: partitions that stay are not disturbed) or `classic`.
             listener: told of every change of the assignment.
         """
-        self._settings = settings
         self._incremental = protocol == "consumer"
         self._listener = listener
         self._thread = ThreadPoolExecutor(1, "group")
@@ -175,12 +174,6 @@ class GroupClient:
     async def commit(self, offsets: Mapping[TP, int]) -> bool:
         """Commit the next offsets to read; False if the group has refused: they will be read again by their owner."""
         return await self._loop.run_in_executor(self._commits, self._commit, offsets)
-
-    async def watermarks(self, partition: TP) -> tuple[int, int]:
-        """The first offset that a partition still holds, and the one after its last."""
-        return await asyncio.to_thread(
-            self._consumer.get_watermark_offsets, TopicPartition(*partition), timeout=ANSWER_S
-        )
 
     async def reachable(self) -> bool:
         """Whether a broker answers now."""

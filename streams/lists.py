@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -253,8 +253,7 @@ class Lists:
                 chunks = late.chunks
 
                 def all_listed(chunks: list[Ticket] = chunks) -> None:
-                    for ticket in chunks:
-                        ticket.settle()
+                    _settle(chunks)
 
                 barrier = Ticket(all_listed)
                 for user, due in late.users.items():
@@ -316,8 +315,7 @@ class Lists:
         if not scored.slates:
             for user, due in scored.batch.items():
                 self._arrived(user, due)
-                for ticket in due.tickets:
-                    ticket.settle()
+                _settle(due.tickets)
             return
         if not self._entitled():
             for user, due in scored.batch.items():
@@ -334,8 +332,7 @@ class Lists:
                 continue
             if not due.owner.table.rows.records["events"][due.row]:  # forgotten while the list was made
                 self._arrived(user, due)
-                for ticket in due.tickets:
-                    ticket.settle()
+                _settle(due.tickets)
                 continue
             records.append((user, encode_list(_message(user, due, slate, scored.at, published))))
             sent.append((user, due))
@@ -348,8 +345,7 @@ class Lists:
             elif delivered or user not in self._under_way:  # a newer one was delivered
                 self._arrived(user, due)
                 self._metrics.progress()
-                for ticket in due.tickets:
-                    ticket.settle()
+                _settle(due.tickets)
             else:
                 self._not_before = time.monotonic() + RETRY_S
                 self._again(user, due)
@@ -375,6 +371,11 @@ class Lists:
         """Nothing more comes of this list."""
         if self._under_way.get(user) is due:
             del self._under_way[user]
+
+
+def _settle(tickets: Iterable[Ticket]) -> None:
+    for ticket in tickets:
+        ticket.settle()
 
 
 def _message(user: str, due: Due, slate: Slate, scored: float, published: float) -> RecommendationList:
