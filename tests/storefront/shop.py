@@ -30,9 +30,21 @@ JPEG = b"\xff\xd8\xff\xe0a picture"
 NOW = int(time.time() * 1000)
 
 
-def token(*, key: str = SECRET, kid: str = "now", alg: str = "HS256", lasts_s: float = 300, **claims: Any) -> str:
-    """A token of the shop's server; `claims` replace the usual ones, and those that are None are left out."""
-    usual: dict[str, Any] = {"aud": AUDIENCE, "exp": int(time.time() + lasts_s)}
+def token(
+    *,
+    key: str = SECRET,
+    kid: str = "now",
+    alg: str = "HS256",
+    lasts_s: float = 300,
+    now_s: float | None = None,
+    **claims: Any,
+) -> str:
+    """A token of the shop's server; `claims` replace the usual ones, and those that are None are left out.
+
+    It is made at `now_s` (seconds since the epoch; none: the moment of the call, so call it in the test: what is made
+    when tests are collected has expired by the time that the last ones run).
+    """
+    usual: dict[str, Any] = {"aud": AUDIENCE, "exp": int((time.time() if now_s is None else now_s) + lasts_s)}
     payload = {name: value for name, value in (usual | claims).items() if value is not None}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InsecureKeyLengthWarning)  # forgeries use algorithms that want longer ones

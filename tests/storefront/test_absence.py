@@ -11,7 +11,6 @@ from tests.conftest import RunningBroker, corner, with_topics
 from tests.storefront.shop import bearer, events, open_shop, product, publish, recommended
 
 CLICK = {"id": "e-1", "type": "click", "item_id": "a", "ts": 1_790_000_000_000}
-ALICE = bearer("alice")
 
 
 @pytest.mark.kafka
@@ -24,18 +23,18 @@ async def test_lists_are_served_while_kafka_is_away_and_events_are_not_lost(tmp_
         settings = corner(RunningBroker(broker.bootstrap, broker.name, is_kafka=True), "absence", tmp_path)
         topics = with_topics(settings)
         publish(settings, product("a"), product("b"), recommended("alice", ["b"], list_id="hers"))
-        async with open_shop(settings) as shop, shop.stream(ALICE) as reader:
+        async with open_shop(settings) as shop, shop.stream(bearer("alice")) as reader:
             await reader.event("recommendations")
             await asyncio.to_thread(broker.kill)
-            assert (await shop.get("/v1/recommendations", ALICE)).json["list_id"] == "hers"
+            assert (await shop.get("/v1/recommendations", bearer("alice"))).json["list_id"] == "hers"
             assert (await shop.get("/v1/recommendations")).items == ["a", "b"]
             assert (await shop.get("/readyz")).status == (await shop.get("/healthz")).status == 200
-            lost = await shop.post("/v1/events", CLICK, ALICE)
+            lost = await shop.post("/v1/events", CLICK, bearer("alice"))
             assert (lost.status, lost.code) == (503, "not_confirmed")
             assert lost.headers["Retry-After"]
             await asyncio.to_thread(broker.start)
             # As the page does: again, with the same id.
-            while (again := await shop.post("/v1/events", CLICK, ALICE)).status == 503:
+            while (again := await shop.post("/v1/events", CLICK, bearer("alice"))).status == 503:
                 await asyncio.sleep(0.5)
             assert again.status == 202
             assert len(events(settings, topics.clicks)) == 1

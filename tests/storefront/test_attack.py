@@ -72,7 +72,7 @@ async def with_forged_tokens(shop: Shop, count: int) -> Counter[int]:
         except (ValueError, aiohttp.ClientError):  # this client does not send what has control characters in it
             return (await shop.get(address if place % 4 < 2 else "/v1/stream", token=text)).status
 
-    return Counter(await in_turn(attempt, forgeries(count, seed=1)))
+    return Counter(await in_turn(attempt, forgeries(count, seed=1, now_s=time.time())))
 
 
 async def with_malformed_requests(shop: Shop, count: int) -> Counter[str]:

@@ -14,9 +14,6 @@ from mmrec_stream.topics import DAY_MS, Topics
 from tests.cli.folding import fold_log
 from tests.storefront.shop import NOW, Shop, bearer, events, open_shop, publish, token, until
 
-VISITOR = bearer(sid="s-1")
-ALICE = bearer("alice", sid="s-1")
-
 
 def event(kind: str, item: str, event_id: str | None = None, **more: object) -> dict[str, object]:
     return {"type": kind, "item_id": item, "ts": NOW, "id": event_id} | more
@@ -40,7 +37,7 @@ async def visit(shop: Shop) -> None:
         event("impression", "lamp", "2", list_id="l", position=0),
         event("purchase", "rug", "3"),
     ]
-    assert (await shop.post("/v1/events", {"events": mine}, VISITOR)).json["accepted"] == 3
+    assert (await shop.post("/v1/events", {"events": mine}, bearer(sid="s-1"))).json["accepted"] == 3
     await shop.post("/v1/events", event("click", "desk"), bearer(sid="s-2"))
     await shop.post("/v1/events", event("click", "own"), bearer("alice"))
 
@@ -48,7 +45,7 @@ async def visit(shop: Shop) -> None:
 async def test_the_sessions_events_are_the_users_and_the_audit_adds_up(settings: Settings, topics: Topics) -> None:
     async with open_shop(settings) as shop:
         await visit(shop)
-        answer = await shop.post("/v1/sessions/join", {"session": "s-1"}, ALICE)
+        answer = await shop.post("/v1/sessions/join", {"session": "s-1"}, bearer("alice", sid="s-1"))
         assert (answer.status, answer.json) == (
             200,
             {"session": "s-1", "user_id": "alice", "events": 3, "added": 3},
@@ -68,14 +65,14 @@ async def test_asking_again_adds_only_what_has_come_since(settings: Settings) ->
     async with open_shop(settings) as shop:
         await visit(shop)
         for added in (3, 0):
-            answer = await shop.post("/v1/sessions/join", {"session": "s-1"}, ALICE)
+            answer = await shop.post("/v1/sessions/join", {"session": "s-1"}, bearer("alice", sid="s-1"))
             assert (answer.json["events"], answer.json["added"]) == (3, added)
-        await shop.post("/v1/events", event("click", "late"), VISITOR)
-        answer = await shop.post("/v1/sessions/join", {"session": "s-1"}, ALICE)
+        await shop.post("/v1/events", event("click", "late"), bearer(sid="s-1"))
+        answer = await shop.post("/v1/sessions/join", {"session": "s-1"}, bearer("alice", sid="s-1"))
         assert (answer.json["events"], answer.json["added"]) == (4, 1)
     # A gateway that has been restarted knows it too.
     async with open_shop(settings) as shop:
-        assert (await shop.post("/v1/sessions/join", {"session": "s-1"}, ALICE)).json["added"] == 0
+        assert (await shop.post("/v1/sessions/join", {"session": "s-1"}, bearer("alice", sid="s-1"))).json["added"] == 0
     assert len(of(settings, "alice")) == 5
 
 
@@ -84,10 +81,12 @@ async def test_joins_at_the_same_time_on_two_gateways_write_each_event_once(sett
     async with open_shop(settings) as one, open_shop(settings) as other:
         await visit(one)
         shops = [one, other] * 2
-        answers = await asyncio.gather(*(s.post("/v1/sessions/join", {"session": "s-1"}, ALICE) for s in shops))
+        answers = await asyncio.gather(
+            *(s.post("/v1/sessions/join", {"session": "s-1"}, bearer("alice", sid="s-1")) for s in shops)
+        )
         assert {answer.status for answer in answers} <= {200, 503}
         # Those that another one has fenced ask again, as they are told to.
-        assert (await one.post("/v1/sessions/join", {"session": "s-1"}, ALICE)).json["events"] == 3
+        assert (await one.post("/v1/sessions/join", {"session": "s-1"}, bearer("alice", sid="s-1"))).json["events"] == 3
     assert len(of(settings, "alice")) == 4
 
 
@@ -95,7 +94,7 @@ async def test_joins_at_the_same_time_on_two_gateways_write_each_event_once(sett
 async def test_a_session_is_one_users(settings: Settings) -> None:
     async with open_shop(settings) as shop:
         await visit(shop)
-        await shop.post("/v1/sessions/join", {"session": "s-1"}, ALICE)
+        await shop.post("/v1/sessions/join", {"session": "s-1"}, bearer("alice", sid="s-1"))
         answer = await shop.post("/v1/sessions/join", {"session": "s-1"}, bearer("bob", sid="s-1"))
         assert (answer.status, answer.code) == (409, "joined_elsewhere")
     assert of(settings, "bob") == []
@@ -108,7 +107,7 @@ async def test_nobody_takes_a_session_without_proof_of_it(settings: Settings) ->
         path, mine = "/v1/sessions/join", {"session": "s-1"}
         assert (await shop.post(path, mine, bearer("mallory"))).code == "no_proof"
         assert (await shop.post(path, mine, bearer("mallory", sid="s-9"))).code == "other_user"
-        assert (await shop.post(path, mine, VISITOR)).status == 401
+        assert (await shop.post(path, mine, bearer(sid="s-1"))).status == 401
         assert (await shop.post(path, mine)).status == 401
         forged = {"session_token": token(sid="s-1", lasts_s=-60)}
         assert (await shop.post(path, forged, bearer("mallory"))).code == "expired"
@@ -132,7 +131,7 @@ async def test_repeats_do_not_make_an_item_popular(settings: Settings, topics: T
     async with open_shop(settings) as shop:
         await visit(shop)
         await shop.post("/v1/events", {"events": [event("click", "desk"), event("click", "desk")]}, bearer("bob"))
-        await shop.post("/v1/sessions/join", {"session": "s-1"}, ALICE)
+        await shop.post("/v1/sessions/join", {"session": "s-1"}, bearer("alice", sid="s-1"))
     origins = [dict(message.headers() or ()).get(JOINED) for message in read(settings, topics.purchases)]
     assert sum(origin is not None for origin in origins) == 1
     async with open_shop(settings) as shop:

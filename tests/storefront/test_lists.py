@@ -1,6 +1,7 @@
 """Lists as pages get them: from the topic, at once, with cards; and what there is where nothing personal is."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -9,8 +10,6 @@ from mmrec_stream.settings import Settings
 from mmrec_stream.topics import Topics
 from tests.storefront.shop import JPEG, NOW, bearer, open_shop, product, publish, recommended, token, until
 
-ALICE = bearer("alice")
-
 
 @pytest.mark.usefixtures("topics")
 class TestAPersonalList:
@@ -18,7 +17,7 @@ class TestAPersonalList:
         publish(settings, product("sofa", brand="Lune", thumbnail=JPEG), product("lamp"))
         publish(settings, recommended("alice", ["lamp", "sofa"], list_id="l-7"))
         async with open_shop(settings) as shop:
-            answer = await shop.get("/v1/recommendations", ALICE, surface="home")
+            answer = await shop.get("/v1/recommendations", bearer("alice"), surface="home")
             assert answer.items == ["lamp", "sofa"]
             assert answer.headers["Cache-Control"] == "private, no-store"
             found = answer.json
@@ -35,23 +34,23 @@ class TestAPersonalList:
         publish(settings, recommended("alice", ["d"], list_id="old"))
         publish(settings, recommended("alice", ["a", "b", "c", "d", "never-published"], list_id="new"), "c")
         async with open_shop(settings) as shop:
-            answer = await shop.get("/v1/recommendations", ALICE)
+            answer = await shop.get("/v1/recommendations", bearer("alice"))
             assert answer.json["list_id"] == "new"
             assert answer.items == ["a", "never-published"]
             assert [item["position"] for item in answer.json["items"]] == [0, 1]
-            assert (await shop.get("/v1/recommendations", ALICE, k="1")).items == ["a"]
+            assert (await shop.get("/v1/recommendations", bearer("alice"), k="1")).items == ["a"]
 
     async def test_nobody_gets_anothers(self, settings: Settings) -> None:
         publish(settings, product("a"), product("b"), recommended("bob", ["b"], list_id="bobs"))
         async with open_shop(settings) as shop:
-            assert (await shop.get("/v1/recommendations", ALICE)).json["list_id"] != "bobs"
-            assert (await shop.get("/v1/recommendations", ALICE, user="bob")).code == "other_user"
+            assert (await shop.get("/v1/recommendations", bearer("alice"))).json["list_id"] != "bobs"
+            assert (await shop.get("/v1/recommendations", bearer("alice"), user="bob")).code == "other_user"
             assert (await shop.get("/v1/recommendations", user="bob")).code == "no_token"
 
     async def test_it_says_why(self, settings: Settings) -> None:
         publish(settings, product("a"), recommended("alice", ["a"]))
         async with open_shop(settings) as shop:
-            answer = await shop.get("/v1/recommendations", ALICE, why="1")
+            answer = await shop.get("/v1/recommendations", bearer("alice"), why="1")
             assert answer.json["items"][0]["why"] == {"kind": "taste", "text": "Matches what you have liked lately"}
 
 
@@ -88,37 +87,39 @@ class TestTheListForEverybody:
     @pytest.mark.parametrize(
         ("headers", "query"),
         [
-            (ALICE, {"personalised": "false"}),
-            (bearer("alice", consent=False), {}),
-            ({**ALICE, "Sec-GPC": "1"}, {}),
-            ({}, {}),
+            (lambda: bearer("alice"), {"personalised": "false"}),
+            (lambda: bearer("alice", consent=False), {}),
+            (lambda: bearer("alice") | {"Sec-GPC": "1"}, {}),
+            (dict, {}),
         ],
         ids=["personalised=false", "no consent", "global privacy control", "no token"],
     )
     async def test_who_wants_nothing_personal_gets_it(
-        self, settings: Settings, headers: dict[str, str], query: dict[str, str]
+        self, settings: Settings, headers: Callable[[], dict[str, str]], query: dict[str, str]
     ) -> None:
         publish(settings, product("a"), product("b"), recommended("alice", ["b"], list_id="hers"))
         async with open_shop(settings) as shop:
-            answer = await shop.get("/v1/recommendations", headers, **query)
+            answer = await shop.get("/v1/recommendations", headers(), **query)
             assert answer.json["personalised"] is False
             assert answer.items == ["a", "b"]
-            async with shop.stream(headers, **query) as reader:
+            async with shop.stream(headers(), **query) as reader:
                 assert (await reader.event("recommendations"))["list_id"] == answer.json["list_id"]
 
     async def test_privacy_control_counts_only_where_the_shop_says_so(self, settings: Settings) -> None:
         publish(settings, product("a"), recommended("alice", ["a"], list_id="hers"))
         async with open_shop(settings, storefront_gpc=False) as shop:
-            answer = await shop.get("/v1/recommendations", {**ALICE, "Sec-GPC": "1"})
+            answer = await shop.get("/v1/recommendations", {**bearer("alice"), "Sec-GPC": "1"})
             assert answer.json["list_id"] == "hers"
 
     async def test_a_user_without_a_list_asks_again_each_time(self, settings: Settings) -> None:
         publish(settings, product("a"))
         async with open_shop(settings) as shop:
-            assert (await shop.get("/v1/recommendations", ALICE)).headers["Cache-Control"] == "private, no-cache"
+            assert (await shop.get("/v1/recommendations", bearer("alice"))).headers[
+                "Cache-Control"
+            ] == "private, no-cache"
             publish(settings, recommended("alice", ["a"], list_id="hers"))
             await until("her list", lambda: shop.gateway.lists.get("alice"))
-            assert (await shop.get("/v1/recommendations", ALICE)).json["list_id"] == "hers"
+            assert (await shop.get("/v1/recommendations", bearer("alice"))).json["list_id"] == "hers"
 
     async def test_a_list_that_cannot_be_read_is_as_none(self, settings: Settings, topics: Topics) -> None:
         from mmrec_stream.kafka.clients import BatchProducer
@@ -127,14 +128,14 @@ class TestTheListForEverybody:
         with BatchProducer(settings) as producer:
             producer.send(topics.recommendations, b'{"list_id": 7', key=b"alice")
         async with open_shop(settings) as shop:
-            assert (await shop.get("/v1/recommendations", ALICE)).items == ["a"]
+            assert (await shop.get("/v1/recommendations", bearer("alice"))).items == ["a"]
 
 
 @pytest.mark.usefixtures("topics")
 class TestAStream:
     async def test_a_list_comes_the_moment_it_is_published(self, settings: Settings) -> None:
         publish(settings, product("a"), product("b"), recommended("alice", ["a"], list_id="l-1"))
-        async with open_shop(settings) as shop, shop.stream(ALICE) as reader:
+        async with open_shop(settings) as shop, shop.stream(bearer("alice")) as reader:
             assert (await reader.event("recommendations"))["list_id"] == "l-1"
             publish(settings, recommended("bob", ["a"], list_id="bobs"), recommended("alice", ["b"], list_id="l-2"))
             second = await reader.event("recommendations")
@@ -143,19 +144,19 @@ class TestAStream:
     async def test_who_comes_back_gets_only_what_is_new(self, settings: Settings) -> None:
         publish(settings, product("a"), recommended("alice", ["a"], list_id="l-1"))
         async with open_shop(settings) as shop:
-            async with shop.stream(ALICE) as reader:
+            async with shop.stream(bearer("alice")) as reader:
                 while (frame := await reader.frame()).get("event") != "recommendations":
                     assert "retry" in frame
                 assert frame["id"] == "l-1"
-            async with shop.stream({**ALICE, "Last-Event-ID": "l-1"}) as reader:
+            async with shop.stream({**bearer("alice"), "Last-Event-ID": "l-1"}) as reader:
                 publish(settings, recommended("alice", ["a"], list_id="l-2"))
                 assert (await reader.event("recommendations"))["list_id"] == "l-2"
-            async with shop.stream({**ALICE, "Last-Event-ID": "l-1"}) as reader:
+            async with shop.stream({**bearer("alice"), "Last-Event-ID": "l-1"}) as reader:
                 assert (await reader.event("recommendations"))["list_id"] == "l-2"
 
     async def test_a_shown_product_that_sells_out_is_told(self, settings: Settings) -> None:
         publish(settings, product("a"), product("b"), product("c"), recommended("alice", ["a", "b"]))
-        async with open_shop(settings) as shop, shop.stream(ALICE) as reader:
+        async with open_shop(settings) as shop, shop.stream(bearer("alice")) as reader:
             await reader.event("recommendations")
             publish(settings, product("c", stock=0), product("b", stock=0))
             assert await reader.event("item") == {"item_id": "b", "in_stock": False, "price": 10.0}
@@ -172,7 +173,7 @@ class TestAStream:
 
     async def test_a_reader_that_has_gone_is_noticed_at_once(self, settings: Settings) -> None:
         async with open_shop(settings) as shop:
-            async with shop.stream(ALICE):
+            async with shop.stream(bearer("alice")):
                 assert len(shop.gateway.hub) == 1
             await until("the stream is closed", lambda: len(shop.gateway.hub) == 0, timeout_s=5)
 
@@ -187,5 +188,5 @@ class TestAStream:
     async def test_the_gateway_ends_while_streams_are_open(self, settings: Settings) -> None:
         async with asyncio.timeout(30):
             async with open_shop(settings) as shop:
-                response = await shop.session.get(f"{shop.url}/v1/stream", headers=ALICE)
+                response = await shop.session.get(f"{shop.url}/v1/stream", headers=bearer("alice"))
                 assert response.status == 200

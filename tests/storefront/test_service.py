@@ -23,8 +23,6 @@ from tests.conftest import Outcome, environment
 from tests.integration.workers import wait_for
 from tests.storefront.shop import bearer, open_shop, product, publish, recommended, token, until
 
-ALICE = bearer("alice")
-
 
 @pytest.mark.usefixtures("topics")
 class TestPages:
@@ -38,7 +36,7 @@ class TestPages:
             assert references <= set(schemas)
             assert "user_id" not in schemas["Click"]["properties"]
             # What is answered is what is described.
-            answer = (await shop.get("/v1/recommendations", ALICE, why="1")).json
+            answer = (await shop.get("/v1/recommendations", bearer("alice"), why="1")).json
             assert set(answer) | {"alpha", "times"} == set(schemas["ShownList"]["properties"])
             assert set(answer["items"][0]) == set(schemas["Place"]["properties"])
 
@@ -97,11 +95,11 @@ class TestPages:
 class TestFigures:
     async def test_what_happens_is_counted(self, settings: Settings) -> None:
         publish(settings, product("a"), recommended("alice", ["a"]))
-        async with open_shop(settings) as shop, shop.stream(ALICE) as reader:
+        async with open_shop(settings) as shop, shop.stream(bearer("alice")) as reader:
             await reader.event("recommendations")
             publish(settings, recommended("alice", ["a"], list_id="l-2"))
             await reader.event("recommendations")
-            await shop.post("/v1/events", {"type": "click", "item_id": "a", "id": "1"}, ALICE)
+            await shop.post("/v1/events", {"type": "click", "item_id": "a", "id": "1"}, bearer("alice"))
             await shop.get("/v1/recommendations", bearer("alice", alg="none", key=""))
             text = (await shop.get("/metrics")).body.decode()
             for line in (

@@ -3,8 +3,8 @@
 import base64
 import json
 import random
-import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jwt
@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 
 from mmrec_stream.errors import UserError
 from mmrec_stream.storefront.tokens import LEEWAY_S, Denial, Visitor, check, new_key_set, parse_keys
-from tests.storefront.shop import KEYS, SECRET, token
+from tests.storefront import shop
+from tests.storefront.shop import KEYS, SECRET
 
-NOW_S = time.time()
+NOW_S = 1_800_000_000.0
 LIFETIME_S = 1800.0
+token = partial(shop.token, now_s=NOW_S)
 
 
 def judged(text: str, keys: str = KEYS) -> Visitor | Denial:
@@ -183,9 +185,10 @@ def test_a_new_key_works_and_is_another_each_time() -> None:
     assert isinstance(judged(text, other), Denial)
 
 
-def forgeries(count: int, seed: int) -> list[str]:
+def forgeries(count: int, seed: int, now_s: float = NOW_S) -> list[str]:
     """Tokens of every kind that must not get in: forged, expired, foreign, cut, shuffled, nonsense."""
     draw = random.Random(seed)
+    token = partial(shop.token, now_s=now_s)
     good = token(sub="alice")
     head, body, signature = good.split(".")
     unsafe_head = base64.urlsafe_b64encode(b'{"alg":"HS256","kid":["now"]}').decode().rstrip("=")
@@ -196,7 +199,7 @@ def forgeries(count: int, seed: int) -> list[str]:
         lambda: token(sub="alice", lasts_s=draw.uniform(1e4, 1e12)),
         lambda: token(sub="alice", aud=draw.choice(["another", "mmrec", "", ["a", "b"]])),
         lambda: token(sub=draw.choice(["session:s", "", "x" * 200])),
-        lambda: token(sub="alice", nbf=time.time() + draw.uniform(60, 1e6)),
+        lambda: token(sub="alice", nbf=now_s + draw.uniform(60, 1e6)),
         lambda: token(sub="alice", key="", alg="none"),
         lambda: token(sub="alice", alg=draw.choice(["HS384", "HS512"])),
         lambda: good[: draw.randrange(len(good))],
