@@ -8,6 +8,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# Tests wait for brokers more than they compute: one process more than the smallest machine has cores.
+PROCESSES ?= 3
 
 .PHONY: help demo test check format bench clean
 help:
@@ -33,8 +35,8 @@ demo: $(VENV)/.run
 test: $(VENV)/.dev
 # Pages are tested in a process of their own: the browser's driver keeps an event loop running beside the tests.
 ifeq ($(strip $(ARGS)),)
-	$(BIN)/pytest --ignore=tests/storefront/browser
-	$(BIN)/pytest tests/storefront/browser
+	$(BIN)/pytest --numprocesses $(PROCESSES) --dist loadfile --ignore=tests/storefront/browser
+	$(BIN)/pytest --numprocesses $(PROCESSES) --dist loadfile tests/storefront/browser
 else
 	$(BIN)/pytest $(ARGS)
 endif

@@ -121,7 +121,7 @@ class Cluster:
         return max(self._times(topic, newest=True), default=None)
 
     def size(self, topic: str) -> int:
-        """The sum of the end offsets of a topic's partitions."""
+        """The sum of the end offsets of a topic's partitions, transactions' markers among them."""
         reader = self._reader()
         places = [TopicPartition(topic, partition) for partition in range(self.partitions(topic))]
         return sum(end[1] for end in (reader.get_watermark_offsets(place, timeout=10) for place in places) if end)
@@ -132,13 +132,30 @@ class Cluster:
         reader = self._reader()
         for partition in range(self.partitions(topic)):
             low, high = reader.get_watermark_offsets(TopicPartition(topic, partition), timeout=10) or (0, 0)
-            if high > low:
-                reader.assign([TopicPartition(topic, partition, high - 1 if newest else low)])
-                record = reader.poll(10)
-                if record is not None and record.error() is None:
-                    times.append(record.timestamp()[1])
+            back, found = 1, None
+            # The last offsets of a transactional writer are its commit markers: look ever further back for a record.
+            while found is None and high > low:
+                start = max(low, high - back) if newest else low
+                found = self._time_from(TopicPartition(topic, partition, start), last=newest)
+                if start == low:
+                    break
+                back *= 4
+            if found is not None:
+                times.append(found)
         reader.unassign()
         return times
+
+    def _time_from(self, place: TopicPartition, *, last: bool) -> int | None:
+        """Append time of the first or last record from a place on; None without one."""
+        reader, found = self._reader(), None
+        reader.assign([place])
+        while (record := reader.poll(10)) is not None:
+            if record.error() is not None:  # the partition's end
+                break
+            found = record.timestamp()[1]
+            if not last:
+                break
+        return found
 
     def _reader(self, group: str = "mmrec-bench-reader") -> Consumer:
         """A consumer that is kept, and that never joins its group."""
@@ -149,6 +166,7 @@ class Cluster:
                     "group.id": group,
                     "enable.auto.commit": False,
                     "auto.offset.reset": "earliest",
+                    "enable.partition.eof": True,
                     "log_level": 0,
                 }
             )
