@@ -17,7 +17,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from faust.types import TP
 
 from mmrec_stream.kafka.clients import client_config
-from mmrec_stream.kafka.reader import FOLLOW_WAIT_MS, PASSING
+from mmrec_stream.kafka.reader import FOLLOW_WAIT_MS, PASSING, QUEUE_BACKOFF_MS
 from mmrec_stream.settings import Settings
 from streams.chunks import Chunk
 from streams.ownership import Ownership
@@ -34,10 +34,9 @@ TAKEN_AT_ONCE = 500
 """Records taken from the client in one call and made columns: so many lie in the processor's nearer cache."""
 
 AHEAD_RECORDS = 16
-"""With this many waiting to be taken, no more are asked for. What then comes is asked for at once when they are taken:
-under load that is one request a turn, where a request for every few records would cost the broker as much as the
-worker. At low load it is never reached, and must not be: a partition that is left out of one request waits until that
-is answered."""
+"""With this many waiting to be taken, no more are asked for until `QUEUE_BACKOFF_MS` later: under load that is one
+request a turn, where a request for every few records would cost the broker as much as the worker. At low load it is
+never reached, and must not be: a partition that is left out of one request waits until that is answered."""
 
 AHEAD_KBYTES = 16 * 1024
 """The same bound in memory, for large records."""
@@ -395,6 +394,7 @@ def _config(settings: Settings, protocol: str) -> dict[str, Any]:
         "fetch.wait.max.ms": FOLLOW_WAIT_MS,
         "queued.max.messages.kbytes": AHEAD_KBYTES,
         "queued.min.messages": AHEAD_RECORDS,
+        "fetch.queue.backoff.ms": QUEUE_BACKOFF_MS,
         "max.partition.fetch.bytes": CHUNK_BYTES,
         "group.protocol": protocol,
     }
