@@ -259,7 +259,7 @@ def test_a_list_that_cannot_be_delivered_ends_the_worker_and_nothing_is_lost(
     with WorkerProcess(settings, tmp_path / "second.log") as worker:
         worker.wait_ready()
         wait_for("a list for everybody", lambda: len(newest_lists(settings)) == 50)
-    assert folded(settings) == 50
+        wait_for("all events folded", lambda: folded(settings) == 50)
 
 
 @pytest.mark.kafka
