@@ -87,8 +87,12 @@ class Settings(BaseSettings):
     """A worker that is far behind makes no lists for events older than this: their users get one when it has caught
     up."""
 
+    seen_days: Annotated[float, Field(ge=0)] = 30.0
+    """How long what a user has looked at, clicked or rated stays out of their lists, as far as the profile remembers it
+    (50 events). 0 where repeats are the point, as in music."""
+
     repurchase_days: Annotated[float, Field(ge=0)] = 30.0
-    """How long a bought item stays out of its buyer's lists."""
+    """How long a bought item stays out of its buyer's lists; 7 or less for groceries."""
 
     max_future_s: Annotated[float, Field(ge=0)] = 3600.0
     """How far an event time may lie ahead of the worker's clock: clocks disagree by seconds, a wrong time zone by

@@ -147,7 +147,7 @@ def compress(
     if wrong := [name for name in wanted if name not in ("fp16", "int8")]:
         raise UserError(f"--to {wrong[0]}: choose fp16 or int8")
     dataset = read_folder(data)
-    cases = release_split(dataset).validation
+    cases = release_split(dataset).test
     full = measure(release, dataset, cases, threads)
     measured = {release.name: full}
     for name in wanted:

@@ -16,6 +16,7 @@ from mmrec_stream.ranking.approximate import load_faiss
 from mmrec_stream.ranking.popularity import Popularity
 from mmrec_stream.ranking.providers import choose_device
 from mmrec_stream.ranking.recommend import Recommender
+from mmrec_stream.ranking.repeats import Repeats
 from mmrec_stream.ranking.scorer import Scorer
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import Topics
@@ -52,7 +53,7 @@ class Serving:
             self.catalogue,
             self.popularity,
             list_size=settings.list_size,
-            repurchase_s=settings.repurchase_days * 86_400,
+            repeats=Repeats.of_days(settings.seen_days, settings.repurchase_days),
         )
         # Held while the catalogue or the serving release changes, so that no item falls between the two.
         self._changing = threading.Lock()

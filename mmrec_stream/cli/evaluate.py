@@ -58,6 +58,7 @@ def evaluate(
     from mmrec_stream.data.sources import read_folder, read_topics
     from mmrec_stream.evaluation import report as reports
     from mmrec_stream.evaluation.release_report import figures_json, judge_release, question_of, report_of
+    from mmrec_stream.ranking.repeats import Repeats
     from mmrec_stream.ranking.scorer import Scorer
     from mmrec_stream.releases import newest_release
 
@@ -85,6 +86,7 @@ def evaluate(
             dataset,
             question,
             ks,
+            repeats=Repeats.of_days(settings.seen_days, settings.repurchase_days),
             replay_since_ms=since_ms if replay and split == "time" else None,
             progress=show,
         )

@@ -89,9 +89,9 @@ def taste_weights(types: NDArray[np.integer], ratings: NDArray[np.float32]) -> N
     return weights
 
 
-def decay_to(records: Records, now_ms: int) -> None:
-    """Bring what decays in `records` forward to `now_ms`, in place. Profiles that are newer stay as they are."""
-    _decay_all(records, now_ms)
+def decay_to(records: Records, now_ms: int | NDArray[np.int64]) -> None:
+    """Bring what decays in `records` forward to `now_ms`, or each to its own, in place; not what is newer."""
+    _decay_all(records, np.full(len(records), now_ms, dtype=np.int64))
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -277,6 +277,6 @@ def _release(record, item, code):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _decay_all(records, now):  # type: ignore[no-untyped-def]
+def _decay_all(records, now_ms):  # type: ignore[no-untyped-def]
     for row in range(len(records)):
-        _bring_forward(records[row], now)
+        _bring_forward(records[row], now_ms[row])

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from mmrec_stream.catalogue.attributes import Catalogue
 from mmrec_stream.contracts.recommendations import Recommended
 from mmrec_stream.profiles.record import Records
-from mmrec_stream.ranking.features import Labels, features_of, held_keys
+from mmrec_stream.ranking.features import Labels, features_of
 from mmrec_stream.ranking.popularity import Popularity
+from mmrec_stream.ranking.repeats import Repeats, barred_keys
 from mmrec_stream.ranking.scorer import Scorer
 
 NO_RELEASE = "none"
@@ -21,7 +22,7 @@ POPULAR_REFRESH_S = 1.0
 """How old the popular items may be. Their counts have a half-life of hours; ordering a million of them takes 10 ms."""
 
 POPULAR_SPARE = 64
-"""Popular items kept beyond a list's length, to make up for those that a user holds or that cannot be sold."""
+"""Popular items kept beyond a list's length, to make up for those that a user has had or that cannot be sold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +43,11 @@ class Recommender:
     `recommend` runs on one thread at a time; `scorer` may be replaced from another between two batches.
     """
 
-    def __init__(self, catalogue: Catalogue, popularity: Popularity, *, list_size: int, repurchase_s: float) -> None:
+    def __init__(self, catalogue: Catalogue, popularity: Popularity, *, list_size: int, repeats: Repeats) -> None:
         self._catalogue = catalogue
         self._popularity = popularity
         self._list_size = list_size
-        self._repurchase_s = repurchase_s
+        self._repeats = repeats
         self._serving: tuple[Scorer, Labels, Labels] | None = None
         self._popular: tuple[float, list[str], NDArray[np.uint64], NDArray[np.float64]] | None = None
 
@@ -77,7 +78,7 @@ class Recommender:
             categories,
             brands,
             now_ms=now_ms,
-            repurchase_s=self._repurchase_s,
+            repeats=self._repeats,
             max_history=scorer.max_history,
         )
         version = scorer.version
@@ -107,15 +108,16 @@ class Recommender:
     def _popular_slates(self, records: Records, now_ms: int, release: str) -> list[Slate]:
         if not len(records):
             return []
-        return [self._popular_slate(held, release) for held in held_keys(records, now_ms // 1000, self._repurchase_s)]
+        now_s = np.array(now_ms // 1000)
+        return [self._popular_slate(keys, release) for keys in barred_keys(records, now_s, self._repeats)]
 
-    def _popular_slate(self, held: NDArray[np.uint64], release: str) -> Slate:
+    def _popular_slate(self, barred: NDArray[np.uint64], release: str) -> Slate:
         ids, keys, shares = self._popular_items()
-        held_set = {int(key) for key in held if key}
+        out = {key for key in barred.tolist() if key}
         chosen = [
             Recommended(item_id=item_id, score=float(share))
             for item_id, key, share in zip(ids, keys, shares, strict=True)
-            if int(key) not in held_set
+            if int(key) not in out
         ]
         return Slate(chosen[: self._list_size], "popular", release, 0.0)
 
