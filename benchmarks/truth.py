@@ -96,7 +96,7 @@ class World:
         """The list for one profile, (1,), beside the best list that the same rules allow."""
         held = held_keys(record, now_ms // 1000, REPURCHASE_S)
         allowed = self.on_sale & ~np.isin(self.keys, held[held > 0])
-        slate = recommender.recommend(record.copy(), now_ms)[0]
+        slate = recommender.recommend([user], record.copy(), now_ms)[0]
         rows = np.array([self._rows[item.item_id] for item in slate.items], dtype=np.int64)
         attraction = self.shoppers.attraction(user)
         return Judged(rows, expected_clicks(attraction, rows), regret(attraction, allowed, rows, PLACES))
