@@ -53,6 +53,8 @@ class RecommendationList(Struct, kw_only=True, frozen=True, omit_defaults=True, 
     cause: Cause
     times: Times
     alpha: float = 1.0
+    revision: Annotated[int, Meta(ge=0)] = 0
+    """How many times the list was made again for the same cause, as a product in it could no longer be sold."""
     v: SchemaVersion = 1
 
 

@@ -87,6 +87,7 @@ EXAMPLES: dict[str, Any] = {
             published=1790000000126.5,
         ),
         alpha=0.5,
+        revision=1,
     ),
     "release_announcement": ReleaseAnnouncement(
         version="20261124T064500Z-3f2a",
