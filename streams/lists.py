@@ -365,7 +365,7 @@ class Lists:
         """Score a batch; on the scoring thread or, while nothing is under way there, here."""
         began, changes = time.monotonic(), self._recommender.changes
         try:
-            slates = self._recommender.recommend(records, int(time.time() * 1000))
+            slates = self._recommender.recommend(list(batch), records, int(time.time() * 1000))
         except Exception:
             # The users' next events bring the next attempt; holding the chunks back would stop everything.
             log.exception("scoring %d users failed: their lists are left out", len(batch))
@@ -503,6 +503,7 @@ def _message(user: str, due: Due, slate: Slate, scored: float, published: float)
         strategy=slate.strategy,
         alpha=slate.alpha,
         revision=due.revision,
+        policy=slate.policy,
         cause=Cause(topic=due.topic, partition=due.owner.partition, offset=due.offset),
         times=Times(
             event=due.event_ms,

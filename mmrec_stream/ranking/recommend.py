@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,9 +30,11 @@ class Slate:
     """The items of one user's list, best first."""
 
     items: list[Recommended]
-    strategy: Literal["hybrid", "popular"]
+    strategy: str
     release: str
     alpha: float
+    policy: str = ""
+    """Id and version of the rules that the list obeys; empty where there are none."""
 
 
 class Recommender:
@@ -74,8 +75,8 @@ class Recommender:
         lists = scorer.release.vocabularies
         self._serving = scorer, Labels(lists["categories"]), Labels(lists["brands"])
 
-    def recommend(self, records: Records, now_ms: int) -> list[Slate]:
-        """A list for each profile; `records` is the caller's copy and is changed."""
+    def recommend(self, users: Sequence[str], records: Records, now_ms: int) -> list[Slate]:
+        """A list for each profile; `records` is the caller's copy and is changed. `users` are their ids."""
         serving = self._serving
         if serving is None:
             return self._popular_slates(records, now_ms, NO_RELEASE)
