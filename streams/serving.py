@@ -2,13 +2,14 @@
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from confluent_kafka import Message
 
 from mmrec_stream.catalogue.attributes import Catalogue
 from mmrec_stream.contracts.catalogue import CatalogueItem
+from mmrec_stream.contracts.identity import id_keys
 from mmrec_stream.contracts.releases import ReleaseAnnouncement
 from mmrec_stream.errors import UserError
 from mmrec_stream.kafka.reader import read_batches, spans
@@ -44,6 +45,9 @@ class Serving:
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
+        self.on_withdrawn: Callable[[list[str]], object] = _nobody
+        """Told, on the follower's thread, of items that can't be recommended any more, when no list is made with them
+        from then on."""
         self._topics = Topics.of(settings)
         self._metrics = metrics
         self.catalogue = Catalogue()
@@ -80,12 +84,21 @@ class Serving:
 
     def _on_catalogue(self, messages: Sequence[Message]) -> None:
         items, removed = catalogue_changes(messages)
+        gone = removed + [item.item_id for item in items if not item.sellable]
         with self._changing:
+            scorer = self.recommender.scorer
+            # The ranker first, as the catalogue's count of changes is what tells whether a list was made before them;
+            # and products that are to be encoded last, as that takes time.
+            if scorer is not None and gone:
+                scorer.withdraw(gone)
+            before = self.catalogue.sellable(id_keys(gone))
             if items:
                 self.catalogue.update(items)
             if removed:
                 self.catalogue.remove(removed)
-            if (scorer := self.recommender.scorer) is not None:
+            if withdrawn := [item_id for item_id, was in zip(gone, before.tolist(), strict=True) if was]:
+                self.on_withdrawn(withdrawn)
+            if scorer is not None:
                 _tell(scorer, items, removed)
 
     def _on_releases(self, messages: Sequence[Message]) -> None:
@@ -120,6 +133,10 @@ class Serving:
         self._metrics.release.clear()
         self._metrics.release.labels(version=scorer.version, provider=scorer.device).set(1)
         log.info("release %s took over from %s on %s", scorer.version, before, scorer.device.upper())
+
+
+def _nobody(_: list[str]) -> None:
+    """While no lists are made."""
 
 
 def _tell(scorer: Scorer, items: Sequence[CatalogueItem], removed: Sequence[str]) -> None:
