@@ -39,6 +39,7 @@ def main() -> None:
 
 from mmrec_stream.cli.audit import audit  # noqa: E402
 from mmrec_stream.cli.broker import broker  # noqa: E402
+from mmrec_stream.cli.catalogue import catalogue  # noqa: E402
 from mmrec_stream.cli.demo import demo  # noqa: E402
 from mmrec_stream.cli.doctor import doctor  # noqa: E402
 from mmrec_stream.cli.evaluate import evaluate  # noqa: E402
@@ -56,6 +57,7 @@ from mmrec_stream.cli.topics import topics  # noqa: E402
 
 app.command()(audit)
 app.command()(broker)
+app.command()(catalogue)
 app.command()(demo)
 app.command()(doctor)
 app.command()(evaluate)
