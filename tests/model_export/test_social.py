@@ -103,7 +103,7 @@ def test_a_followed_brand_draws_its_products_in_the_exported_ranker() -> None:
         sources: list[Sequence[BehaviourEvent]] = [views, follows]
         for source, events in enumerate(sources, start=1):
             fold(records, rows[: len(events)], columns_of(events, rows.tolist()), source=source)
-        inputs = features_of(records, scorer.table, *labels, now_ms=NOW, repeats=Repeats(), max_history=20)[0]
+        inputs = features_of(records, scorer.table, *labels, now_ms=NOW, repeats=Repeats(0.0, 0.0), max_history=20)[0]
         lists = scorer.run(inputs, len(scorer.table))
         return float((lists.scores * (lists.rows % 6 == int(brand[1:]))).sum(axis=1).mean())
 
