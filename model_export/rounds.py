@@ -24,9 +24,6 @@ from model_export.gate import Verdict, judge_release, verdict
 from model_export.release import build_release
 from model_export.training import Progress, fit
 
-MODEL_KEY = b"hybrid"
-"""Key of the announcements: the model's name. The newest value of a key counts."""
-
 VALIDATION_CASES = 2_000
 """Newest cases held out of training to tune and judge on: enough for a standard error of .005 in NDCG."""
 
@@ -111,7 +108,7 @@ def announce(settings: Settings, path: Path) -> None:
     """
     message = announcement(path)
     with BatchProducer(settings, idempotent=False) as producer:
-        producer.send(Topics.of(settings).releases, encode_release(message), key=MODEL_KEY)
+        producer.send(Topics.of(settings).releases, encode_release(message), key=message.version.encode())
         producer.flush()
 
 

@@ -300,7 +300,7 @@ class Lists:
         """Score a batch; on the scoring thread or, while nothing is under way there, here."""
         began = time.monotonic()
         try:
-            slates = self._recommender.recommend(records, int(time.time() * 1000))
+            slates = self._recommender.recommend(list(batch), records, int(time.time() * 1000))
         except Exception:
             # The users' next events bring the next attempt; holding the chunks back would stop everything.
             log.exception("scoring %d users failed: their lists are left out", len(batch))

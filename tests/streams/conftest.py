@@ -31,9 +31,9 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     recommend = Recommender.recommend
 
-    def counted(recommender: Recommender, records: Any, now_ms: int) -> Any:
+    def counted(recommender: Recommender, users: Any, records: Any, now_ms: int) -> Any:
         sizes.append(len(records))
-        return recommend(recommender, records, now_ms)
+        return recommend(recommender, users, records, now_ms)
 
     monkeypatch.setattr(Recommender, "recommend", counted)
     return sizes

@@ -55,11 +55,11 @@ async def test_few_users_are_scored_on_the_loop_unless_that_takes_long(
     threads: list[bool] = []
     recommend = Recommender.recommend
 
-    def slow_at_first(recommender: Recommender, records: Any, now_ms: int) -> Any:
+    def slow_at_first(recommender: Recommender, users: Any, records: Any, now_ms: int) -> Any:
         threads.append(threading.current_thread() is threading.main_thread())
         if len(threads) < 3:
             time.sleep(2 * module.HERE_S)
-        return recommend(recommender, records, now_ms)
+        return recommend(recommender, users, records, now_ms)
 
     # Far above what a busy machine adds to a run of one user.
     monkeypatch.setattr(module, "HERE_S", 0.1)
@@ -166,10 +166,10 @@ class HeldScoring:
     def in_place(cls, monkeypatch: pytest.MonkeyPatch) -> "HeldScoring":
         held, recommend = cls(), Recommender.recommend
 
-        def recommend_then(recommender: Recommender, records: Any, now_ms: int) -> Any:
+        def recommend_then(recommender: Recommender, users: Any, records: Any, now_ms: int) -> Any:
             held.begun.release()
             assert held.go_on.acquire(timeout=10)
-            return recommend(recommender, records, now_ms)
+            return recommend(recommender, users, records, now_ms)
 
         monkeypatch.setattr(Recommender, "recommend", recommend_then)
         return held
@@ -247,9 +247,9 @@ async def test_a_list_that_is_scored_when_its_ownership_is_suspended_waits(
 ) -> None:
     recommend = Recommender.recommend
 
-    def suspended_meanwhile(recommender: Recommender, records: Any, now_ms: int) -> Any:
+    def suspended_meanwhile(recommender: Recommender, users: Any, records: Any, now_ms: int) -> Any:
         bench.owner.suspend()
-        return recommend(recommender, records, now_ms)
+        return recommend(recommender, users, records, now_ms)
 
     monkeypatch.setattr(Recommender, "recommend", suspended_meanwhile)
     last = await bench.chunk(view("ann"))
@@ -280,9 +280,9 @@ async def test_a_list_that_is_scored_when_its_ownership_ends_is_not_published(
 ) -> None:
     recommend = Recommender.recommend
 
-    def over_meanwhile(recommender: Recommender, records: Any, now_ms: int) -> Any:
+    def over_meanwhile(recommender: Recommender, users: Any, records: Any, now_ms: int) -> Any:
         bench.owner.close()
-        return recommend(recommender, records, now_ms)
+        return recommend(recommender, users, records, now_ms)
 
     monkeypatch.setattr(Recommender, "recommend", over_meanwhile)
     await bench.chunk(view("ann"))
