@@ -386,6 +386,7 @@ def _message(user: str, due: Due, slate: Slate, scored: float, published: float)
         release=slate.release,
         strategy=slate.strategy,
         alpha=slate.alpha,
+        policy=slate.policy,
         cause=Cause(topic=due.topic, partition=due.owner.partition, offset=due.offset),
         times=Times(
             event=due.event_ms,

@@ -77,8 +77,8 @@ def command(
         with logs(keep / f"seed-{one}" if keep else None) as folder:
             outcome = have(replace(weather, seed=one), folder)
             _tell(outcome)
-        _record(report, f"seed {one}", outcome)
-        well = well and outcome.ok
+            _record(report, f"seed {one}", outcome)
+            well = well and outcome.ok
     report.close()
     if not well:
         raise typer.Exit(1)

@@ -1,6 +1,6 @@
 """Recommendation lists: what one user should be shown next, why, and how long it took to know."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Struct
@@ -10,13 +10,24 @@ from mmrec_stream.contracts.fields import Id, Offset, Partition, SchemaVersion
 Milliseconds = Annotated[float, Meta(description="milliseconds since 1970, UTC, with fractions")]
 
 
+class Reason(Struct, kw_only=True, frozen=True, omit_defaults=True, gc=False):
+    """What put an item where it is."""
+
+    kind: Annotated[str, Meta(description="interaction, association, attribute, rule, popular …; an open word")]
+    of: str | None = None
+    """Which one: the id of the item that led here, of the rule, or the attribute's value."""
+
+
 class Recommended(Struct, kw_only=True, frozen=True, omit_defaults=True, gc=False):
-    """One place of a list. `score` = α·`p_user` + (1 − α)·`p_item`."""
+    """One place of a list. `score` = α·`p_user` + (1 − α)·`p_item`, times what rules boost."""
 
     item_id: Id
     score: float
     p_user: float = 0.0
     p_item: float = 0.0
+    reason: Reason | None = None
+    """None where the halves of the score say it: taste by `p_user`, association by `p_item`."""
+    propensity: Annotated[float, Meta(gt=0, le=1, description="probability of being here; 1: nothing was drawn")] = 1.0
 
 
 class Cause(Struct, kw_only=True, frozen=True, gc=False):
@@ -48,11 +59,13 @@ class RecommendationList(Struct, kw_only=True, frozen=True, omit_defaults=True, 
     user_id: Id
     items: list[Recommended]
     release: Id
-    strategy: Literal["hybrid", "popular"]
-    """`popular`: nothing is known of the user that the release can use."""
+    strategy: Annotated[str, Meta(min_length=1, max_length=64, description="how it was made: hybrid, popular …")]
+    """An open word. `popular`: nothing is known of the user that the release can use."""
     cause: Cause
     times: Times
     alpha: float = 1.0
+    surface: Annotated[str, Meta(pattern="^[a-z0-9_-]{1,32}$", description="what it was made for")] = "home"
+    policy: Annotated[str, Meta(max_length=256, description="rules it obeys: id/version, with what gave way")] = ""
     v: SchemaVersion = 1
 
 

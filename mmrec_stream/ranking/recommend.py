@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,9 +35,11 @@ class Slate:
     """The items of one user's list, best first."""
 
     items: list[Recommended]
-    strategy: Literal["hybrid", "popular"]
+    strategy: str
     release: str
     alpha: float
+    policy: str = ""
+    """Id and version of the rules that the list obeys; empty where there are none."""
 
 
 class Arm:

@@ -26,6 +26,7 @@ from mmrec_stream.contracts.catalogue import CatalogueItem, decode_item, encode_
 from mmrec_stream.contracts.dead_letters import DeadLetter, Fault, Origin, decode_dead_letter, encode_dead_letter
 from mmrec_stream.contracts.recommendations import (
     Cause,
+    Reason,
     RecommendationList,
     Recommended,
     Times,
@@ -88,6 +89,28 @@ EXAMPLES: dict[str, Any] = {
             published=1790000000126.5,
         ),
         alpha=0.5,
+    ),
+    "recommendation_list_by_rules": RecommendationList(
+        list_id="b5c1",
+        user_id="u-1",
+        items=[
+            Recommended(item_id="i-8", score=0.75, reason=Reason(kind="rule", of="summer")),
+            Recommended(item_id="i-9", score=0.25, p_item=0.5, reason=Reason(kind="interaction", of="i-7")),
+            Recommended(item_id="i-3", score=0.125, propensity=0.5),
+        ],
+        release="20261124T064500Z-3f2a",
+        strategy="explored",
+        cause=Cause(topic="mmrec.clicks", partition=3, offset=42),
+        times=Times(
+            event=1790000000123.0,
+            appended=1790000000124.0,
+            fetched=1790000000125.25,
+            folded=1790000000125.5,
+            scored=1790000000126.0,
+            published=1790000000126.5,
+        ),
+        surface="cart",
+        policy="shop/3",
     ),
     "release_announcement": ReleaseAnnouncement(
         version="20261124T064500Z-3f2a",
@@ -182,7 +205,8 @@ def _strategy(kind: inspect.Type) -> st.SearchStrategy[Any]:
         case inspect.IntType():
             return st.integers(kind.ge if kind.ge is not None else -(2**53), kind.le if kind.le is not None else 2**53)
         case inspect.FloatType():
-            return st.floats(kind.ge, kind.le, allow_nan=False, allow_infinity=False)
+            low = kind.ge if kind.gt is None else kind.gt
+            return st.floats(low, kind.le, exclude_min=kind.gt is not None, allow_nan=False, allow_infinity=False)
         case inspect.StrType():
             if kind.pattern:
                 return st.from_regex(kind.pattern.replace("$", r"\Z"))
