@@ -30,8 +30,6 @@ class ReleaseAnnouncement(Struct, kw_only=True, frozen=True, omit_defaults=True)
     """Least time in shadow, s."""
     canary_s: Annotated[float, Meta(ge=0)] = 600.0
     """Least time as a canary, s."""
-    signature: Annotated[str, Meta(max_length=88)] = ""
-    """Ed25519 over version and manifest hash, base64; empty where it is not signed."""
     v: SchemaVersion = 1
 
 

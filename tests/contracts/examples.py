@@ -122,7 +122,6 @@ EXAMPLES: dict[str, Any] = {
         share=0.25,
         shadow_s=20.0,
         canary_s=300.0,
-        signature="c2lnbmVk",
     ),
     "release_stage": StageRecord(
         version="20261124T064500Z-3f2a", announced=TS, stage="withdrawn", reason="shadow: too slow", at=TS + 9_000

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,9 +37,7 @@ def stage(version: str, name: Stage, place: int, at: int = T) -> StageRecord:
     return StageRecord(version=version, announced=T + place, stage=name, reason="said so", at=at)
 
 
-def counts(
-    version: str, place: int, name: Stage = "shadow", worker: str = "w1", **trials: tuple[int, int]
-) -> CountsRecord:
+def counts(version: str, place: int, name: Stage = "shadow", worker: str = "w1", **trials: Any) -> CountsRecord:
     return CountsRecord(
         worker=worker,
         version=version,
@@ -66,7 +65,7 @@ def test_the_first_release_serves_at_once_and_the_next_is_tried_beside_it() -> N
 
 
 def test_a_sound_release_goes_from_shadow_to_canary_to_live() -> None:
-    sound = {"errors": (MIN_COMPARED, 0), "agreement": (MIN_COMPARED, 20), "latency": (100, 20)}
+    sound: dict[str, Any] = {"errors": (MIN_COMPARED, 0), "agreement": (MIN_COMPARED, 20), "latency": (100, 20)}
     state = record(TWO, counts("new", 1, "shadow", **sound))
     assert decide(state, T + 29_000) is None
     first = decide(state, T + 30_000)
@@ -99,7 +98,7 @@ def test_time_alone_promotes_nothing() -> None:
     ],
 )
 def test_a_guard_withdraws_a_bad_release_with_the_reason(guard: str, counted: tuple[int, int]) -> None:
-    found = decide(record(TWO, counts("new", 1, **{guard: counted})), T)
+    found = decide(record(TWO, counts("new", 1, **_trial(guard, counted))), T)
     assert found is not None
     assert found.stage == "withdrawn"
     assert rollout.GUARDS[guard].says in found.reason
@@ -112,11 +111,11 @@ def test_a_guard_withdraws_a_bad_release_with_the_reason(guard: str, counted: tu
 @pytest.mark.parametrize("guard", ["clicks", "carts"])
 def test_a_canary_whose_users_stop_clicking_is_withdrawn(guard: str) -> None:
     state = record(TWO, stage("new", "canary", 1))
-    found = decide(record(state, counts("new", 1, "canary", **{guard: (2_000, 1_880)})), T)
+    found = decide(record(state, counts("new", 1, "canary", **_trial(guard, (2_000, 1_880)))), T)
     assert found is not None
     assert found.stage == "withdrawn"
     assert "120 were its own" in found.reason
-    assert decide(record(state, counts("new", 1, "canary", **{guard: (2_000, 1_800)})), T) is None
+    assert decide(record(state, counts("new", 1, "canary", **_trial(guard, (2_000, 1_800)))), T) is None
 
 
 def test_counts_of_all_workers_are_added_and_one_that_cannot_load_it_withdraws_it() -> None:
@@ -231,6 +230,10 @@ def test_evidence_grows_with_what_is_bad() -> None:
     values = [log_evidence(bad, 1_000, 0.5) for bad in range(0, 1_001, 50)]
     assert values == sorted(values)
     assert log_evidence(0, 10**6, 0.5) < -1_000
+
+
+def _trial(guard: str, counted: tuple[int, int]) -> dict[str, Any]:
+    return {guard: counted}
 
 
 def _fold(records: Sequence[StageRecord | CountsRecord]) -> State:
