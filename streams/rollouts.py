@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from queue import Empty, Full, Queue
 
+import msgspec
 import numpy as np
 from confluent_kafka import Message
 from numpy.typing import NDArray
@@ -351,7 +352,7 @@ class Rollouts:
         """Publish what was counted, and what follows from what everybody has counted."""
         if (trying := self._trying) is not None:
             counts = trying.counts(self.worker)
-            if self._told is None or counts.trials != self._told.trials or counts.stage != self._told.stage:
+            if self._told is None or msgspec.structs.replace(counts, at=self._told.at) != self._told:
                 teller.send(f"counts/{self.worker}", encode_rollout(counts))
                 self._told = counts
         elif self._told is not None:
