@@ -9,6 +9,7 @@ from confluent_kafka import Message
 
 from mmrec_stream.catalogue.attributes import Catalogue
 from mmrec_stream.contracts.catalogue import CatalogueItem
+from mmrec_stream.contracts.identity import id_keys
 from mmrec_stream.contracts.releases import ReleaseAnnouncement
 from mmrec_stream.kafka.reader import read_batches, spans
 from mmrec_stream.ranking.approximate import load_faiss
@@ -44,6 +45,9 @@ class Serving:
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
+        self.on_withdrawn: Callable[[list[str]], object] = _nobody
+        """Told, on the follower's thread, of items that can't be recommended any more, when no list is made with them
+        from then on."""
         self._topics = Topics.of(settings)
         self._metrics = metrics
         self.catalogue = Catalogue()
@@ -79,12 +83,21 @@ class Serving:
 
     def _on_catalogue(self, messages: Sequence[Message]) -> None:
         items, removed = catalogue_changes(messages)
+        gone = removed + [item.item_id for item in items if not item.sellable]
         with self._changing:
+            scorers = self.rollouts.scorers
+            # The rankers first, as the catalogue's count of changes is what tells whether a list was made before them;
+            # and products that are to be encoded last, as that takes time.
+            for scorer in scorers if gone else ():
+                scorer.withdraw(gone)
+            before = self.catalogue.sellable(id_keys(gone))
             if items:
                 self.catalogue.update(items)
             if removed:
                 self.catalogue.remove(removed)
-            for scorer in self.rollouts.scorers:
+            if withdrawn := [item_id for item_id, was in zip(gone, before.tolist(), strict=True) if was]:
+                self.on_withdrawn(withdrawn)
+            for scorer in scorers:
                 _tell(scorer, items, removed)
 
     def _load(self, announced: ReleaseAnnouncement, take: Callable[[Scorer], None]) -> None:
@@ -108,6 +121,10 @@ class Serving:
             for messages in read_batches(settings, topic, start_offsets=ends):
                 _tell(scorer, *catalogue_changes(messages))
             take(scorer)
+
+
+def _nobody(_: list[str]) -> None:
+    """While no lists are made."""
 
 
 def _tell(scorer: Scorer, items: Sequence[CatalogueItem], removed: Sequence[str]) -> None:
