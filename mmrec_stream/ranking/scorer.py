@@ -237,7 +237,9 @@ class Scorer:
         vectors, ids = other.table.vectors, list(other.table.ids)
         rows = [row for row in range(known, len(vectors)) if self.table.row(ids[row]) < 0]
         if rows:
-            self.table.add([ids[row] for row in rows], vectors[rows])
+            added = self.table.add([ids[row] for row in rows], vectors[rows])
+            self._contents = np.concatenate([self._contents, np.zeros(len(self.table), dtype=np.uint64)])
+            self._contents[added] = other._contents[rows]
         return len(rows)
 
     def withdraw(self, item_ids: Sequence[str]) -> None:

@@ -113,11 +113,14 @@ def test_a_canary_that_fails_costs_nobody_a_list(recommender: Recommender, monke
     assert sum(failures) == in_canary(id_keys(USERS), other.arm.scorer.version, 0.5).sum() > 0
 
 
-def test_a_release_with_the_same_item_encoder_takes_over_vectors() -> None:
+def test_a_release_with_the_same_item_encoder_takes_over_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
     live, later = (Scorer.load(path, provider="cpu", threads=1) for path in (tiny_release(), tiny_release_at(0.0)))
-    live.add_items([CatalogueItem(item_id="newcomer", title="a red boot")])
+    newcomer = CatalogueItem(item_id="newcomer", title="a red boot")
+    live.add_items([newcomer])
     assert later.adopt(live) == 1
     np.testing.assert_array_equal(
         later.table.vectors[later.table.row("newcomer")], live.table.vectors[live.table.row("newcomer")]
     )
     assert later.adopt(live) == 0
+    monkeypatch.setattr(later, "encode", lambda _: pytest.fail("encoded once more"))
+    later.add_items([newcomer])
