@@ -40,6 +40,7 @@ def main() -> None:
 from mmrec_stream.cli import release  # noqa: E402
 from mmrec_stream.cli.audit import audit  # noqa: E402
 from mmrec_stream.cli.broker import broker  # noqa: E402
+from mmrec_stream.cli.catalogue import catalogue  # noqa: E402
 from mmrec_stream.cli.demo import demo  # noqa: E402
 from mmrec_stream.cli.doctor import doctor  # noqa: E402
 from mmrec_stream.cli.evaluate import evaluate  # noqa: E402
@@ -58,6 +59,7 @@ from mmrec_stream.cli.topics import topics  # noqa: E402
 app.add_typer(release.app, name="release")
 app.command()(audit)
 app.command()(broker)
+app.command()(catalogue)
 app.command()(demo)
 app.command()(doctor)
 app.command()(evaluate)
