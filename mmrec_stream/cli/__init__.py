@@ -37,6 +37,7 @@ def main() -> None:
         sys.exit(1)
 
 
+from mmrec_stream.cli import release  # noqa: E402
 from mmrec_stream.cli.audit import audit  # noqa: E402
 from mmrec_stream.cli.broker import broker  # noqa: E402
 from mmrec_stream.cli.catalogue import catalogue  # noqa: E402
@@ -55,6 +56,7 @@ from mmrec_stream.cli.storefront import storefront  # noqa: E402
 from mmrec_stream.cli.tail import tail  # noqa: E402
 from mmrec_stream.cli.topics import topics  # noqa: E402
 
+app.add_typer(release.app, name="release")
 app.command()(audit)
 app.command()(broker)
 app.command()(catalogue)
