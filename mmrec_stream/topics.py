@@ -31,7 +31,7 @@ class TopicSpec:
     """A topic as we want it."""
 
     name: str
-    key: Literal["user id", "item id", "session id", "model", "origin"]
+    key: Literal["user id", "item id", "session id", "model", "rules", "origin"]
     partitions: int
     replication: int
     config: dict[str, str] = field(default_factory=dict)
@@ -50,6 +50,7 @@ class Topics:
     releases: str
     dead_letters: str
     sessions: str
+    rules: str
     foreign: tuple[str, ...] = ()
 
     @classmethod
@@ -65,6 +66,7 @@ class Topics:
             releases=f"{p}releases",
             dead_letters=f"{p}dead-letters",
             sessions=f"{p}sessions",
+            rules=f"{p}rules",
             foreign=tuple(settings.behaviour_topics),
         )
 
@@ -107,6 +109,7 @@ def topic_plan(settings: Settings) -> list[TopicSpec]:
         TopicSpec(t.catalogue, "item id", 1, r, compacted, "products: text, image, price, stock"),
         TopicSpec(t.recommendations, "user id", n, r, kept | _days(1), "fresh lists, the newest of a user counts"),
         TopicSpec(t.releases, "model", 1, r, compacted, "announcements of model releases"),
+        TopicSpec(t.rules, "rules", 1, r, compacted, "the rules that lists obey"),
         TopicSpec(t.dead_letters, "origin", 1, r, kept | _days(30), "inputs that could not be used"),
         TopicSpec(t.sessions, "session id", n, r, kept | _days(JOIN_DAYS + 1), "sessions that became users' at login"),
         TopicSpec(changelog_topic(settings), "user id", n, r, compacted, "the profiles, newest row a user"),

@@ -5,13 +5,20 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from confluent_kafka import Message
+from numpy.typing import NDArray
 
 from mmrec_stream.catalogue.attributes import Catalogue
+from mmrec_stream.catalogue.columns import ProductColumns
+from mmrec_stream.contracts.acceptance import UNREADABLE
 from mmrec_stream.contracts.catalogue import CatalogueItem
+from mmrec_stream.contracts.identity import id_keys
 from mmrec_stream.contracts.releases import ReleaseAnnouncement
+from mmrec_stream.contracts.rules import decode_rules
 from mmrec_stream.errors import UserError
 from mmrec_stream.kafka.reader import read_batches, spans
+from mmrec_stream.policies.policy import Policy, RulesError
 from mmrec_stream.ranking.approximate import load_faiss
 from mmrec_stream.ranking.popularity import Popularity
 from mmrec_stream.ranking.providers import choose_device
@@ -47,6 +54,7 @@ class Serving:
         self._topics = Topics.of(settings)
         self._metrics = metrics
         self.catalogue = Catalogue()
+        self.columns = ProductColumns()
         self.popularity = Popularity()
         self.recommender = Recommender(
             self.catalogue,
@@ -57,6 +65,8 @@ class Serving:
         # Held while the catalogue or the serving release changes, so that no item falls between the two.
         self._changing = threading.Lock()
         self._catalogue_follower = Follower(settings, self._topics.catalogue, self._on_catalogue)
+        self._policy: Policy | None = None
+        self._rules_follower = Follower(settings, self._topics.rules, self._on_rules)
         self._release_follower = Follower(settings, self._topics.releases, self._on_releases)
 
     def start(self) -> None:
@@ -67,15 +77,18 @@ class Serving:
         """
         count = self._catalogue_follower.catch_up()
         log.info("catalogue: %d products (%d records)", len(self.catalogue), count)
+        self._rules_follower.catch_up()
         self._release_follower.catch_up()
         if self.recommender.scorer is None:
             log.warning("no release is announced: lists show what is popular until `mmrec train` has made one")
         self._catalogue_follower.start()
+        self._rules_follower.start()
         self._release_follower.start()
 
     def stop(self) -> None:
         """End the threads."""
         self._catalogue_follower.stop()
+        self._rules_follower.stop()
         self._release_follower.stop()
 
     def _on_catalogue(self, messages: Sequence[Message]) -> None:
@@ -83,10 +96,45 @@ class Serving:
         with self._changing:
             if items:
                 self.catalogue.update(items)
+                changed = self.columns.update(items)
+                if self._policy is not None:
+                    self._policy.refresh(self.columns, changed)
             if removed:
                 self.catalogue.remove(removed)
             if (scorer := self.recommender.scorer) is not None:
                 _tell(scorer, items, removed)
+                if items:
+                    self._permit(scorer, scorer.table.rows(id_keys([item.item_id for item in items])))
+
+    def _on_rules(self, messages: Sequence[Message]) -> None:
+        value = messages[-1].value()
+        try:
+            policy = None if value is None else Policy(decode_rules(value))
+        except (*UNREADABLE, RulesError) as error:
+            kept = "none" if self._policy is None else self._policy.name
+            log.error("%s@%d: rules are not used, %s stays: %s", self._topics.rules, messages[-1].offset(), kept, error)
+            self._metrics.rules_refused.inc()
+            return
+        with self._changing:
+            if policy is not None:
+                policy.refresh(self.columns)
+            self._policy = policy
+            self.recommender.obey(policy)
+            if (scorer := self.recommender.scorer) is not None:
+                self._permit(scorer)
+        self._metrics.rules.clear()
+        if policy is not None:
+            self._metrics.rules.labels(policy=policy.name).set(1)
+        log.info("rules: %s", "none" if policy is None else policy.name)
+
+    def _permit(self, scorer: Scorer, rows: NDArray[np.int64] | None = None) -> None:
+        """Say in the item table what rules permit on the home page: then no list has to look for something else."""
+        table = scorer.table
+        rows = np.arange(len(table)) if rows is None else rows[rows >= 0]
+        keys = table.keys[rows]
+        table.permit(
+            rows, np.ones(len(rows), dtype=bool) if self._policy is None else self._policy.allowed("home", keys)
+        )
 
     def _on_releases(self, messages: Sequence[Message]) -> None:
         announced = newest_announcement(messages)
@@ -115,6 +163,7 @@ class Serving:
             # What came while the whole catalogue was read.
             for messages in read_batches(settings, topic, start_offsets=ends):
                 _tell(scorer, *catalogue_changes(messages))
+            self._permit(scorer)
             before = self.recommender.release
             self.recommender.serve(scorer)
         self._metrics.release.clear()

@@ -2,17 +2,20 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmrec_stream.catalogue.attributes import Catalogue
-from mmrec_stream.contracts.recommendations import Recommended
+from mmrec_stream.contracts.identity import id_keys
+from mmrec_stream.contracts.recommendations import Reason, Recommended
+from mmrec_stream.policies.policy import FALLBACK, POOL, Policy, Viewer
 from mmrec_stream.profiles.record import Records
 from mmrec_stream.ranking.features import Labels, features_of, held_keys
 from mmrec_stream.ranking.popularity import Popularity
 from mmrec_stream.ranking.scorer import Scorer
+from mmrec_stream.ranking.types import Lists
 
 NO_RELEASE = "none"
 """What a list names as its release while there is none."""
@@ -48,6 +51,7 @@ class Recommender:
         self._list_size = list_size
         self._repurchase_s = repurchase_s
         self._serving: tuple[Scorer, Labels, Labels] | None = None
+        self._policy: Policy | None = None
         self._popular: tuple[float, list[str], NDArray[np.uint64], NDArray[np.float64]] | None = None
 
     @property
@@ -65,11 +69,15 @@ class Recommender:
         lists = scorer.release.vocabularies
         self._serving = scorer, Labels(lists["categories"]), Labels(lists["brands"])
 
+    def obey(self, policy: Policy | None) -> None:
+        """Use rules from the next batch on; None for none."""
+        self._policy = policy
+
     def recommend(self, users: Sequence[str], records: Records, now_ms: int) -> list[Slate]:
         """A list for each profile; `records` is the caller's copy and is changed. `users` are their ids."""
-        serving = self._serving
+        serving, policy = self._serving, self._policy
         if serving is None:
-            return self._popular_slates(records, now_ms, NO_RELEASE)
+            return self._popular_slates(users, records, now_ms, NO_RELEASE, policy)
         scorer, categories, brands = serving
         features, known = features_of(
             records,
@@ -82,10 +90,19 @@ class Recommender:
         )
         version = scorer.version
         strangers = np.flatnonzero(~known)
-        popular = iter(self._popular_slates(records[strangers], now_ms, version))
+        names = [users[stranger] for stranger in strangers.tolist()]
+        popular = iter(self._popular_slates(names, records[strangers], now_ms, version, policy))
         if len(strangers) == len(records):
             return list(popular)
-        lists = scorer.run(features, self._list_size)
+        wanted = self._list_size if policy is None or not policy.chooses else max(POOL, self._list_size)
+        lists = scorer.run(features, wanted)
+        if policy is not None:
+            return [
+                self._chosen(policy, scorer, users[user], records, user, lists, now_ms)
+                if known[user]
+                else next(popular)
+                for user in range(len(records))
+            ]
         ids = scorer.table.ids
         rows, scores = lists.rows.tolist(), lists.scores.tolist()
         p_user, p_item, alpha = lists.p_user.tolist(), lists.p_item.tolist(), lists.alpha.tolist()
@@ -104,18 +121,87 @@ class Recommender:
             slates.append(Slate(items, "hybrid", version, alpha[user]))
         return slates
 
-    def _popular_slates(self, records: Records, now_ms: int, release: str) -> list[Slate]:
+    def _chosen(
+        self,
+        policy: Policy,
+        scorer: Scorer,
+        user: str,
+        records: Records,
+        place: int,
+        lists: Lists,
+        now_ms: int,
+    ) -> Slate:
+        """A user's list by rules; where they leave nothing, what is popular and passes those that are required."""
+        rows, table = lists.rows[place], scorer.table
+        (held,) = held_keys(records[place : place + 1], now_ms // 1000, self._repurchase_s)
+        viewer = Viewer(user_id=user, events=int(records["events"][place]))
+        vectors = table.vectors[rows] if policy.rules.diversity else None
+        held_set = frozenset(held.tolist())
+        chosen = policy.choose(viewer, table.keys[rows], lists.scores[place], self._list_size, vectors, held_set)
+        items = []
+        for one in chosen:
+            reason = Reason(kind="rule", of=one.rule) if one.rule else None
+            if (at := one.candidate) < 0:
+                if (row := table.row(one.item_id)) < 0 or table.available[row]:
+                    items.append(Recommended(item_id=one.item_id, score=0.0, reason=reason))
+                continue
+            items.append(
+                Recommended(
+                    item_id=table.ids[int(rows[at])],
+                    score=one.score,
+                    p_user=float(lists.p_user[place, at]),
+                    p_item=float(lists.p_item[place, at]),
+                    reason=reason,
+                )
+            )
+        if not items:
+            return self._fallback(policy, viewer, held, scorer.version)
+        return Slate(items, "hybrid", scorer.version, float(lists.alpha[place]), policy.name)
+
+    def _fallback(self, policy: Policy, viewer: Viewer, held: NDArray[np.uint64], release: str) -> Slate:
+        _, keys, _ = self._popular_items()
+        passing = policy.passes(viewer, keys, required=True)
+        slate = self._popular_slate(held, release, passing)
+        return replace(slate, policy=f"{policy.name}/{FALLBACK}")
+
+    def _popular_slates(
+        self, users: Sequence[str], records: Records, now_ms: int, release: str, policy: Policy | None
+    ) -> list[Slate]:
         if not len(records):
             return []
-        return [self._popular_slate(held, release) for held in held_keys(records, now_ms // 1000, self._repurchase_s)]
+        held = held_keys(records, now_ms // 1000, self._repurchase_s)
+        if policy is None:
+            return [self._popular_slate(each, release) for each in held]
+        events = records["events"].tolist()
+        return [
+            self._popular_by_rules(policy, Viewer(user_id=user, events=count), each, release)
+            for user, count, each in zip(users, events, held, strict=True)
+        ]
 
-    def _popular_slate(self, held: NDArray[np.uint64], release: str) -> Slate:
+    def _popular_by_rules(self, policy: Policy, viewer: Viewer, held: NDArray[np.uint64], release: str) -> Slate:
+        ids, keys, shares = self._popular_items()
+        free = np.where(np.isin(keys, held), 0.0, shares).astype(np.float32)
+        held_set = frozenset(held.tolist())
+        items = [
+            Recommended(
+                item_id=one.item_id or ids[one.candidate],
+                score=one.score,
+                reason=Reason(kind="rule", of=one.rule) if one.rule else None,
+            )
+            for one in policy.choose(viewer, keys, free, self._list_size, None, held_set)
+            if one.candidate >= 0 or self._catalogue.sellable(id_keys([one.item_id]))[0]
+        ]
+        if not items:
+            return self._fallback(policy, viewer, held, release)
+        return Slate(items, "popular", release, 0.0, policy.name)
+
+    def _popular_slate(self, held: NDArray[np.uint64], release: str, passing: NDArray[np.bool_] | None = None) -> Slate:
         ids, keys, shares = self._popular_items()
         held_set = {int(key) for key in held if key}
         chosen = [
             Recommended(item_id=item_id, score=float(share))
-            for item_id, key, share in zip(ids, keys, shares, strict=True)
-            if int(key) not in held_set
+            for place, (item_id, key, share) in enumerate(zip(ids, keys, shares, strict=True))
+            if int(key) not in held_set and (passing is None or passing[place])
         ]
         return Slate(chosen[: self._list_size], "popular", release, 0.0)
 
