@@ -95,6 +95,8 @@ class StreamApp(faust.App):
             self.metrics,
             lambda: self.assignment.entitled(),
         )
+        loop = asyncio.get_running_loop()
+        self.serving.on_withdrawn = lambda gone: loop.call_soon_threadsafe(self.lists.withdraw, gone)
         self.pipeline = Pipeline(
             settings, self.serving.catalogue, self.serving.popularity, self.lists, self.outbox, self.metrics
         )

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +51,9 @@ class Serving:
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
+        self.on_withdrawn: Callable[[list[str]], object] = _nobody
+        """Told, on the follower's thread, of items that can't be recommended any more, when no list is made with them
+        from then on."""
         self._topics = Topics.of(settings)
         self._metrics = metrics
         self.catalogue = Catalogue()
@@ -93,7 +96,14 @@ class Serving:
 
     def _on_catalogue(self, messages: Sequence[Message]) -> None:
         items, removed = catalogue_changes(messages)
+        gone = removed + [item.item_id for item in items if not item.sellable]
         with self._changing:
+            scorer = self.recommender.scorer
+            # The ranker first, as the catalogue's count of changes is what tells whether a list was made before them;
+            # and products that are to be encoded last, as that takes time.
+            if scorer is not None and gone:
+                scorer.withdraw(gone)
+            before = self.catalogue.sellable(id_keys(gone))
             if items:
                 self.catalogue.update(items)
                 changed = self.columns.update(items)
@@ -101,7 +111,9 @@ class Serving:
                     self._policy.refresh(self.columns, changed)
             if removed:
                 self.catalogue.remove(removed)
-            if (scorer := self.recommender.scorer) is not None:
+            if withdrawn := [item_id for item_id, was in zip(gone, before.tolist(), strict=True) if was]:
+                self.on_withdrawn(withdrawn)
+            if scorer is not None:
                 _tell(scorer, items, removed)
                 if items:
                     self._permit(scorer, scorer.table.rows(id_keys([item.item_id for item in items])))
@@ -169,6 +181,10 @@ class Serving:
         self._metrics.release.clear()
         self._metrics.release.labels(version=scorer.version, provider=scorer.device).set(1)
         log.info("release %s took over from %s on %s", scorer.version, before, scorer.device.upper())
+
+
+def _nobody(_: list[str]) -> None:
+    """While no lists are made."""
 
 
 def _tell(scorer: Scorer, items: Sequence[CatalogueItem], removed: Sequence[str]) -> None:

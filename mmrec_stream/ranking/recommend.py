@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +52,16 @@ class Recommender:
         self._repurchase_s = repurchase_s
         self._serving: tuple[Scorer, Labels, Labels] | None = None
         self._policy: Policy | None = None
-        self._popular: tuple[float, list[str], NDArray[np.uint64], NDArray[np.float64]] | None = None
+        self._popular: _Popular | None = None
+
+    @property
+    def changes(self) -> int:
+        """How often the catalogue has changed; what was recommended at another count is to be checked."""
+        return self._catalogue.version
+
+    def sellable(self, item_ids: Sequence[str]) -> NDArray[np.bool_]:
+        """Whether each item may be recommended now."""
+        return self._catalogue.sellable(id_keys(item_ids))
 
     @property
     def scorer(self) -> Scorer | None:
@@ -206,9 +215,24 @@ class Recommender:
         return Slate(chosen[: self._list_size], "popular", release, 0.0)
 
     def _popular_items(self) -> tuple[list[str], NDArray[np.uint64], NDArray[np.float64]]:
-        now = time.monotonic()
-        if self._popular is None or now - self._popular[0] > POPULAR_REFRESH_S or not self._popular[1]:
-            ids, keys, shares = self._popularity.top(4 * (self._list_size + POPULAR_SPARE))
+        now, changes = time.monotonic(), self._catalogue.version
+        popular = self._popular
+        if popular is None or now - popular.at > POPULAR_REFRESH_S or not popular.top[0]:
+            popular = _Popular(now, self._popularity.top(4 * (self._list_size + POPULAR_SPARE)))
+        if popular.changes != changes:
+            ids, keys, shares = popular.top
             sellable = np.flatnonzero(self._catalogue.sellable(keys))[: self._list_size + POPULAR_SPARE]
-            self._popular = now, [ids[place] for place in sellable], keys[sellable], shares[sellable]
-        return self._popular[1:]
+            popular.sellable = [ids[place] for place in sellable], keys[sellable], shares[sellable]
+            popular.changes = changes
+        self._popular = popular
+        return popular.sellable
+
+
+@dataclass(slots=True)
+class _Popular:
+    """What is popular, and what of it can be sold, as of a count of the catalogue's changes."""
+
+    at: float
+    top: tuple[list[str], NDArray[np.uint64], NDArray[np.float64]]
+    changes: int = -1
+    sellable: tuple[list[str], NDArray[np.uint64], NDArray[np.float64]] = field(init=False)

@@ -88,6 +88,7 @@ EXAMPLES: dict[str, Any] = {
             published=1790000000126.5,
         ),
         alpha=0.5,
+        revision=1,
     ),
     "recommendation_list_by_rules": RecommendationList(
         list_id="b5c1",
