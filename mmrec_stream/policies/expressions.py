@@ -30,14 +30,8 @@ VARIABLES: dict[str, cel.Type] = {
     "user.events": cel.Type.INT,
     "user.share": cel.Type.DOUBLE,
     "context.surface": cel.Type.STRING,
-    "context.locale": cel.Type.STRING,
-    "context.consent": cel.Type.BOOL,
-    "context.adult": cel.Type.BOOL,
 }
 """The words of an expression."""
-
-ASKED = frozenset({"context.locale", "context.consent", "context.adult"})
-"""Known when a page asks, and not before."""
 
 
 class Value(NamedTuple):

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from cel_expr_python import cel
@@ -12,7 +12,7 @@ from mmrec_stream.catalogue.columns import NOBODY_KNOWS, ProductColumns
 from mmrec_stream.contracts.identity import id_key, id_keys
 from mmrec_stream.contracts.rules import RuleSet
 from mmrec_stream.policies.choosing import choose
-from mmrec_stream.policies.expressions import ASKED, ExpressionError, Program, Value, compile_expression
+from mmrec_stream.policies.expressions import ExpressionError, Program, Value, compile_expression
 
 FALLBACK = "fallback"
 """Follows the rules' name in a list's policy where filters gave way, as nothing was left."""
@@ -62,8 +62,6 @@ class Viewer:
     surface: str = "home"
     user_id: str = ""
     events: int = 0
-    asked: Mapping[str, object] | None = None
-    """`ASKED` variables, where a page asks; rules that read them are left out where it is None."""
 
     def values(self) -> dict[str, object]:
         """As variables of expressions."""
@@ -72,12 +70,10 @@ class Viewer:
             "user.id": self.user_id,
             "user.events": self.events,
             "user.share": id_key(self.user_id) / 2**64,
-            **(self.asked or {}),
         }
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """One place that rules chose."""
 
     candidate: int
@@ -103,19 +99,11 @@ class _Rule:
     by_parts: tuple[Value, ...] = ()
 
     @property
-    def reads(self) -> frozenset[str]:
-        return self.when.reads | (self.by.reads if self.by else frozenset())
-
-    @property
     def static(self) -> bool:
         return self.when.static and (self.by is None or self.by.static)
 
     def on(self, surface: str) -> bool:
         return not self.surfaces or surface in self.surfaces
-
-    def known(self, viewer: Viewer) -> bool:
-        """Whether all that it reads is known of a viewer."""
-        return viewer.asked is not None or not (self.reads & ASKED)
 
 
 class Policy:
@@ -209,7 +197,7 @@ class Policy:
         rows = self._columns.rows(keys)
         values = None
         for rule in self._by_user:
-            if rule.on(viewer.surface) and rule.known(viewer) and (rule.required or not required):
+            if rule.on(viewer.surface) and (rule.required or not required):
                 values = values or viewer.values()
                 ok = ok & (_holds(rule.when, rule.when_parts, rows, values) != rule.negated)
         return ok
@@ -220,7 +208,7 @@ class Policy:
         most = np.ones(len(rows))
         values = None
         for rule in self._boosts:
-            if rule.by is None or not rule.on(viewer.surface) or not rule.known(viewer):
+            if rule.by is None or not rule.on(viewer.surface):
                 continue
             values = values or viewer.values()
             holds = _holds(rule.when, rule.when_parts, rows, values)

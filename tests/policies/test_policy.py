@@ -65,14 +65,6 @@ def test_a_filter_counts_on_its_surfaces_alone() -> None:
         assert chosen(policy, Viewer(surface=surface)) == IDS[::2]
 
 
-def test_what_a_page_must_tell_counts_when_it_is_told() -> None:
-    policy = policy_of(filters=[Filter(id="age", exclude='item.category == "wine" && !context.adult')])
-    asked = {"context.adult": False, "context.consent": True, "context.locale": "de"}
-    assert len(chosen(policy)) == 12
-    assert len(chosen(policy, Viewer(asked=asked))) == 8
-    assert len(chosen(policy, Viewer(asked=asked | {"context.adult": True}))) == 12
-
-
 def test_a_filter_may_read_the_user() -> None:
     policy = policy_of(filters=[Filter(id="new", only='user.events > 5 || item.category == "hats"')])
     assert policy.chooses
