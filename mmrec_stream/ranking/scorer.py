@@ -13,9 +13,10 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from mmrec_stream.contracts.catalogue import CatalogueItem
+from mmrec_stream.contracts.identity import id_keys
 from mmrec_stream.errors import UserError, first_line
 from mmrec_stream.ranking.approximate import PROBED_USERS
-from mmrec_stream.ranking.content import FEATURE, Vocabularies, content_of
+from mmrec_stream.ranking.content import FEATURE, Vocabularies, content_key, content_of
 from mmrec_stream.ranking.items import ItemTable
 from mmrec_stream.ranking.providers import Device, choose_device, session_on
 from mmrec_stream.ranking.retrieval import Retrieval
@@ -45,6 +46,11 @@ at a million items candidates take a fifth of it."""
 HALVES: dict[Half, float] = {"user": 1.0, "item": 0.0}
 """The α that leaves a half of the mix alone."""
 
+KEPT = 0.5
+"""How much of its vector a trained item keeps when its text or picture changes. The vector knows behaviour, which the
+content's does not; what it was made of is not known any more, so that neither can be told from the other. A corrected
+title must not undo what was learned, and another picture must count; the next release has both."""
+
 WARM_BATCHES = (1, 64)
 """Batch sizes run before the first user: the first run of a size allocates, and takes ten times as long as the next."""
 
@@ -64,6 +70,8 @@ class Scorer:
         self._threads = threads
         self.vocabularies = Vocabularies.of(release.vocabularies)
         self.table = ItemTable(release.item_ids, release.item_vectors, release.neighbours, release.neighbour_weights)
+        self._contents = np.zeros(len(self.table), dtype=np.uint64)
+        """What each item's vector was made of, `content_key` by row; 0 where no catalogue record was seen."""
         self._alphas: dict[str, NDArray[np.float32]] = {}
         self._ranker = session_on(str(release.path / RANKER), device, threads)
         self._encoder = session_on(str(release.path / ITEM_ENCODER), "cpu", threads)
@@ -182,21 +190,36 @@ class Scorer:
         return vectors
 
     def add_items(self, items: Sequence[CatalogueItem]) -> NDArray[np.int64]:
-        """Make catalogue items recommendable that the release has not seen; says which rows all `items` have.
+        """Take catalogue items as they are; says which rows all `items` have.
 
-        Items that the release was trained on keep their vector, which knows behaviour as well as content.
+        Items that the release has not seen are encoded and recommendable from then on; those whose text, picture or
+        attributes have changed since they were last given get another vector (see `KEPT`). Items that the release was
+        trained on keep theirs at first, which knows behaviour as well as content. Price and stock cost no encoding.
         """
-        rows = np.array([self.table.row(item.item_id) for item in items], dtype=np.int64)
-        unseen = {item.item_id: item for item, row in zip(items, rows, strict=True) if row < 0}
-        if unseen:
-            self.table.add(list(unseen), self.encode(list(unseen.values())))
-            rows = np.array([self.table.row(item.item_id) for item in items], dtype=np.int64)
+        keys, contents = id_keys([item.item_id for item in items]), [content_key(item) for item in items]
+        rows = self.table.rows(keys)
+        before = np.where(rows >= 0, self._contents[rows], 0).tolist() if len(self._contents) else [0] * len(items)
+        to_encode = {
+            item.item_id: item
+            for item, row, was, content in zip(items, rows.tolist(), before, contents, strict=True)
+            if row < 0 or was not in (0, content)
+        }
+        if to_encode:
+            vectors = self.encode(list(to_encode.values()))
+            known = self.table.rows(id_keys(to_encode))
+            trained = (known >= 0) & (known < len(self.release.item_ids))
+            vectors[trained] = KEPT * self.table.vectors[known[trained]] + (1 - KEPT) * vectors[trained]
+            self.table.add(list(to_encode), vectors)
+            rows = self.table.rows(keys)
+        if len(self.table) > len(self._contents):
+            self._contents = np.concatenate([self._contents, np.zeros(len(self.table), dtype=np.uint64)])
+        self._contents[rows] = contents
         self.table.set_available(rows, np.array([item.sellable for item in items], dtype=bool))
         return rows
 
     def withdraw(self, item_ids: Sequence[str]) -> None:
         """Recommend these items no more; ids that the table does not have are passed over."""
-        self.table.set_available(np.array([self.table.row(item_id) for item_id in item_ids], dtype=np.int64), False)
+        self.table.set_available(self.table.rows(id_keys(item_ids)), False)
 
     def _table_on_device(self) -> dict[str, ort.OrtValue]:
         """The table's arrays where the ranker reads them; on a CPU these are the arrays themselves."""
