@@ -98,7 +98,13 @@ class StreamApp(faust.App):
         loop = asyncio.get_running_loop()
         self.serving.on_withdrawn = lambda gone: loop.call_soon_threadsafe(self.lists.withdraw, gone)
         self.pipeline = Pipeline(
-            settings, self.serving.catalogue, self.serving.popularity, self.lists, self.outbox, self.metrics
+            settings,
+            self.serving.catalogue,
+            self.serving.popularity,
+            self.lists,
+            self.outbox,
+            self.metrics,
+            self.serving.rollouts.acted,
         )
         self.assignment = Assignment(
             settings,
@@ -164,6 +170,7 @@ class StreamApp(faust.App):
             "restoring": sorted(owner.partition for owner in owners if owner.opening),
             "profiles": sum(len(owner.table.rows) for owner in owners if not owner.opening),
             "release": self.serving.recommender.release if hasattr(self, "serving") else None,
+            "trial": self.serving.rollouts.trial if hasattr(self, "serving") else None,
             "open_chunks": sum(owner.open_chunks for owner in owners),
             "oldest_open_s": round(max((owner.oldest_open_s for owner in owners), default=0.0), 3),
             "lists_due": len(self.lists) if joined else 0,

@@ -1,7 +1,9 @@
 """Lists for a batch of profiles: the hybrid ranking where the release knows the user, what is popular where not."""
 
+import logging
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -16,6 +18,9 @@ from mmrec_stream.ranking.features import Labels, features_of, held_keys
 from mmrec_stream.ranking.popularity import Popularity
 from mmrec_stream.ranking.scorer import Scorer
 from mmrec_stream.ranking.types import Lists
+from mmrec_stream.releases.rollout import in_canary
+
+log = logging.getLogger(__name__)
 
 NO_RELEASE = "none"
 """What a list names as its release while there is none."""
@@ -39,10 +44,32 @@ class Slate:
     """Id and version of the rules that the list obeys; empty where there are none."""
 
 
-class Recommender:
-    """What a worker recommends with: the release that serves, the catalogue, and what is popular.
+class Arm:
+    """A release as lists are made with it."""
 
-    `recommend` runs on one thread at a time; `scorer` may be replaced from another between two batches.
+    def __init__(self, scorer: Scorer) -> None:
+        lists = scorer.release.vocabularies
+        self.scorer = scorer
+        self.categories, self.brands = Labels(lists["categories"]), Labels(lists["brands"])
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A release on trial."""
+
+    arm: Arm
+    share: float
+    """Of the users who are shown its lists: 0 in shadow."""
+    told: Callable[[Sequence[str], Records, int], None]
+    """Shown every batch (users, their profiles, ms since 1970) before it is scored; keeps none of it without a copy."""
+    failed: Callable[[int], None]
+    """Told of users whose lists it could not make, and who were given the live release's."""
+
+
+class Recommender:
+    """What a worker recommends with: the releases that serve, the catalogue, and what is popular.
+
+    `recommend` runs on one thread at a time; releases may be replaced from another between two batches.
     """
 
     def __init__(self, catalogue: Catalogue, popularity: Popularity, *, list_size: int, repurchase_s: float) -> None:
@@ -50,9 +77,11 @@ class Recommender:
         self._popularity = popularity
         self._list_size = list_size
         self._repurchase_s = repurchase_s
-        self._serving: tuple[Scorer, Labels, Labels] | None = None
+        self._live: Arm | None = None
+        self._tried: Tried | None = None
         self._policy: Policy | None = None
         self._popular: _Popular | None = None
+        self._batch = threading.Lock()
 
     @property
     def changes(self) -> int:
@@ -64,19 +93,29 @@ class Recommender:
         return self._catalogue.sellable(id_keys(item_ids))
 
     @property
+    def arm(self) -> Arm | None:
+        """The release that serves, as lists are made with it."""
+        return self._live
+
+    @property
     def scorer(self) -> Scorer | None:
         """The release that serves."""
-        return self._serving[0] if self._serving else None
+        return self._live.scorer if self._live else None
 
     @property
     def release(self) -> str:
         """Version of the release that serves."""
-        return self._serving[0].version if self._serving else NO_RELEASE
+        return self._live.scorer.version if self._live else NO_RELEASE
 
-    def serve(self, scorer: Scorer) -> None:
-        """Use a release from the next batch on."""
-        lists = scorer.release.vocabularies
-        self._serving = scorer, Labels(lists["categories"]), Labels(lists["brands"])
+    def serve(self, arm: Arm | Scorer, tried: Tried | None = None) -> None:
+        """Use a release from the next batch on, and another one beside it.
+
+        Nothing of what served before is in use when this returns: whoever called may free it, which takes tens of
+        milliseconds, on a thread that has them.
+        """
+        serving = arm if isinstance(arm, Arm) else Arm(arm)
+        with self._batch:
+            self._live, self._tried = serving, tried
 
     def obey(self, policy: Policy | None) -> None:
         """Use rules from the next batch on; None for none."""
@@ -84,15 +123,48 @@ class Recommender:
 
     def recommend(self, users: Sequence[str], records: Records, now_ms: int) -> list[Slate]:
         """A list for each profile; `records` is the caller's copy and is changed. `users` are their ids."""
-        serving, policy = self._serving, self._policy
-        if serving is None:
-            return self._popular_slates(users, records, now_ms, NO_RELEASE, policy)
-        scorer, categories, brands = serving
+        with self._batch:
+            live, tried = self._live, self._tried
+            if live is None:
+                return self._popular_slates(users, records, now_ms, NO_RELEASE, self._policy)
+            if tried is None:
+                return self.slates(live, users, records, now_ms)
+            tried.told(users, records, now_ms)
+            shown = in_canary(id_keys(users), tried.arm.scorer.version, tried.share)
+            if not shown.any():
+                return self.slates(live, users, records, now_ms)
+            apart = [[user for user, one in zip(users, shown, strict=True) if one == there] for there in (True, False)]
+            theirs = iter(self._tried_slates(tried, live, apart[0], records[shown], now_ms))
+            others = iter(self.slates(live, apart[1], records[~shown], now_ms))
+            return [next(theirs if one else others) for one in shown.tolist()]
+
+    def _tried_slates(
+        self, tried: Tried, live: Arm, users: Sequence[str], records: Records, now_ms: int
+    ) -> list[Slate]:
+        try:
+            slates = self.slates(tried.arm, users, records.copy(), now_ms)
+        except Exception:
+            log.exception("scoring %d users with %s failed", len(records), tried.arm.scorer.version)
+            slates = []
+        bad = [user for user in range(len(records)) if not slates or not slates[user].items]
+        if bad:
+            tried.failed(len(bad))
+            instead = dict(
+                zip(bad, self.slates(live, [users[user] for user in bad], records[bad], now_ms), strict=True)
+            )
+            slates = [instead[user] if user in instead else slates[user] for user in range(len(records))]
+        return slates
+
+    def slates(self, arm: Arm, users: Sequence[str], records: Records, now_ms: int) -> list[Slate]:
+        """Lists by one release, for users with these ids and profiles; any thread may ask."""
+        if not len(records):
+            return []
+        scorer, policy = arm.scorer, self._policy
         features, known = features_of(
             records,
             scorer.table,
-            categories,
-            brands,
+            arm.categories,
+            arm.brands,
             now_ms=now_ms,
             repurchase_s=self._repurchase_s,
             max_history=scorer.max_history,
