@@ -95,6 +95,8 @@ class _Rule:
     negated: bool = False
     required: bool = False
     by: Program | None = None
+    number: int = -1
+    """Of a boost, among the boosts."""
     when_parts: tuple[Value, ...] = ()
     by_parts: tuple[Value, ...] = ()
 
@@ -104,6 +106,16 @@ class _Rule:
 
     def on(self, surface: str) -> bool:
         return not self.surfaces or surface in self.surfaces
+
+
+class _Weights(NamedTuple):
+    """What boosts do to products, all (n,)."""
+
+    factor: NDArray[np.float64]
+    most: NDArray[np.float64]
+    """The largest single factor."""
+    lifted: NDArray[np.int16]
+    """The boost that has it; −1 where none lifts."""
 
 
 class Policy:
@@ -140,13 +152,15 @@ class Policy:
             when = compiled(f"{place}: when", boost.when, cel.Type.BOOL)
             by = compiled(f"{place}: by", boost.by, cel.Type.DOUBLE)
             if when is not None and by is not None:
-                self._boosts.append(_Rule(boost.id, frozenset(boost.surfaces), when, by=by))
+                self._boosts.append(_Rule(boost.id, frozenset(boost.surfaces), when, by=by, number=len(self._boosts)))
         if faults:
             raise RulesError(faults)
         self._banned = id_keys(rules.banned)
         self._allowed: dict[tuple[str, bool], NDArray[np.bool_]] = {}
         self._columns = ProductColumns()
+        self._weights: dict[str, _Weights] = {}
         self._by_user = [rule for rule in self._filters if not rule.static]
+        self._boosts_by_user = [rule for rule in self._boosts if not rule.static]
         self.refresh(self._columns)
 
     @property
@@ -173,6 +187,14 @@ class Policy:
         self._allowed = {
             (surface, required): self._together(surface, required) for surface in SURFACES for required in (False, True)
         }
+        static = [rule for rule in self._boosts if rule.static]
+        everything = np.arange(self._width)
+        self._weights = {surface: self._weighed(static, Viewer(surface), everything, None) for surface in SURFACES}
+
+    @property
+    def _width(self) -> int:
+        """Rows of the columns' arrays, reserved ones included."""
+        return len(self._columns.arrays["id"])
 
     def allowed(self, surface: str, keys: NDArray[np.uint64], *, required: bool = False) -> NDArray[np.bool_]:
         """Whether filters that read the product alone, and bans, let each product through; the shape of `keys`.
@@ -202,23 +224,44 @@ class Policy:
                 ok = ok & (_holds(rule.when, rule.when_parts, rows, values) != rule.negated)
         return ok
 
-    def factors(self, viewer: Viewer, rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], list[str]]:
-        """What scores are multiplied by, and the rule that lifts each product most; both (n,)."""
-        factor, lifted = np.ones(len(rows)), [""] * len(rows)
-        most = np.ones(len(rows))
-        values = None
-        for rule in self._boosts:
+    def factors(self, viewer: Viewer, rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int16]]:
+        """What scores are multiplied by, and the number of the boost that lifts each product most, −1 for none.
+
+        Args:
+            viewer: who and where.
+            rows: of the columns, (n,).
+
+        Returns:
+            Both (n,).
+        """
+        known = self._weights.get(viewer.surface)
+        if known is None:
+            known = self._weighed([rule for rule in self._boosts if rule.static], viewer, np.arange(self._width), None)
+        fixed = _Weights(known.factor[rows], known.most[rows], known.lifted[rows])
+        if not self._boosts_by_user:
+            return fixed.factor, fixed.lifted
+        weights = self._weighed(self._boosts_by_user, viewer, rows, fixed)
+        return weights.factor, weights.lifted
+
+    def _weighed(
+        self, boosts: list[_Rule], viewer: Viewer, rows: NDArray[np.int64], fixed: "_Weights | None"
+    ) -> "_Weights":
+        if fixed is None:
+            fixed = _Weights(np.ones(len(rows)), np.ones(len(rows)), np.full(len(rows), -1, dtype=np.int16))
+        factor, most, lifted = fixed
+        values = viewer.values()
+        for rule in boosts:
             if rule.by is None or not rule.on(viewer.surface):
                 continue
-            values = values or viewer.values()
             holds = _holds(rule.when, rule.when_parts, rows, values)
             by = rule.by.result([_at(part, rows) for part in rule.by_parts], values)
-            here = np.where(holds & ~np.asarray(by.error), np.maximum(by.value, 0.0), 1.0)
-            factor *= here
-            for place in np.flatnonzero(here > most).tolist():
-                lifted[place] = rule.id
+            if by.error is not False:
+                holds = holds & ~by.error
+            here = np.where(holds, np.maximum(by.value, 0.0), 1.0)
+            factor = factor * here
+            lifted = np.where(here > most, np.int16(rule.number), lifted)
             most = np.maximum(most, here)
-        return factor, lifted
+        return _Weights(factor, most, lifted)
 
     def choose(
         self,
@@ -241,7 +284,7 @@ class Policy:
         """
         places = np.flatnonzero(self.passes(viewer, keys) & (scores > 0))
         rows = self._columns.rows(keys)
-        factor, lifted = self.factors(viewer, rows[places]) if self._boosts else (np.ones(len(places)), [])
+        factor, lifted = self.factors(viewer, rows[places]) if self._boosts else (np.ones(len(places)), None)
         worth = scores[places] * factor.astype(np.float32)
         if self._boosts:
             order = np.argsort(-worth, kind="stable")
@@ -264,9 +307,10 @@ class Policy:
             )
             order = order[picked]
         order = order[:k]
+        by = [-1] * len(order) if lifted is None else lifted[order].tolist()
         chosen = [
-            Choice(place, score, lifted[at] if lifted else "")
-            for at, place, score in zip(order.tolist(), places[order].tolist(), worth[order].tolist(), strict=True)
+            Choice(place, score, self._boosts[number].id if number >= 0 else "")
+            for number, place, score in zip(by, places[order].tolist(), worth[order].tolist(), strict=True)
         ]
         return self._pinned(viewer, keys, chosen, k, held) if rules.pins else chosen
 
@@ -298,7 +342,7 @@ class Policy:
         return found
 
     def _together(self, surface: str, required: bool) -> NDArray[np.bool_]:
-        everything = np.arange(len(self._columns.arrays["id"]))
+        everything = np.arange(self._width)
         allowed = np.ones(len(everything), dtype=bool)
         for rule in self._filters:
             if rule.static and rule.on(surface) and (rule.required or not required):
