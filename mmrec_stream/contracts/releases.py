@@ -17,7 +17,7 @@ class ReleaseAnnouncement(Struct, kw_only=True, frozen=True, omit_defaults=True)
     """
 
     version: Id
-    path: Annotated[str, Meta(min_length=1, max_length=4_096, description="folder as the workers see it, or a URI")]
+    path: Annotated[str, Meta(min_length=1, max_length=4_096, description="folder as the workers see it")]
     manifest_sha256: Sha256
     created: EventTime
     metrics: dict[str, float] = {}
