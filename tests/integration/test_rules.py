@@ -18,7 +18,7 @@ from mmrec_stream.topics import Topics
 from tests.integration.workers import WorkerProcess, newest_lists, publish, wait_for
 from tests.tiny import tiny_dataset, tiny_release
 
-pytestmark = [pytest.mark.broker, pytest.mark.slow]
+pytestmark = [pytest.mark.broker, pytest.mark.slow, pytest.mark.timeout(300)]
 
 RULES = """
 id = "shop"
