@@ -31,7 +31,7 @@ class TopicSpec:
     """A topic as we want it."""
 
     name: str
-    key: Literal["user id", "item id", "session id", "release", "origin"]
+    key: Literal["user id", "item id", "session id", "release", "rules", "origin"]
     partitions: int
     replication: int
     config: dict[str, str] = field(default_factory=dict)
@@ -51,6 +51,7 @@ class Topics:
     rollouts: str
     dead_letters: str
     sessions: str
+    rules: str
     foreign: tuple[str, ...] = ()
 
     @classmethod
@@ -67,6 +68,7 @@ class Topics:
             rollouts=f"{p}rollouts",
             dead_letters=f"{p}dead-letters",
             sessions=f"{p}sessions",
+            rules=f"{p}rules",
             foreign=tuple(settings.behaviour_topics),
         )
 
@@ -110,6 +112,7 @@ def topic_plan(settings: Settings) -> list[TopicSpec]:
         TopicSpec(t.recommendations, "user id", n, r, kept | _days(1), "fresh lists, the newest of a user counts"),
         TopicSpec(t.releases, "release", 1, r, compacted, "announcements of model releases"),
         TopicSpec(t.rollouts, "release", 1, r, compacted, "what workers count of a release, and its stages"),
+        TopicSpec(t.rules, "rules", 1, r, compacted, "the rules that lists obey"),
         TopicSpec(t.dead_letters, "origin", 1, r, kept | _days(30), "inputs that could not be used"),
         TopicSpec(t.sessions, "session id", n, r, kept | _days(JOIN_DAYS + 1), "sessions that became users' at login"),
         TopicSpec(changelog_topic(settings), "user id", n, r, compacted, "the profiles, newest row a user"),

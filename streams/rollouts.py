@@ -117,7 +117,7 @@ class Rollouts:
         self._trying: Trying | None = None
         self._decided: tuple[StageRecord, float] | None = None
         self._told: CountsRecord | None = None
-        self._samples: Queue[tuple[Trying, Records, int]] = Queue(1)
+        self._samples: Queue[tuple[Trying, list[str], Records, int]] = Queue(1)
         self._sampled = 0.0
         self._folding = threading.Lock()
         self._news, self._stop = threading.Event(), threading.Event()
@@ -305,11 +305,11 @@ class Rollouts:
         if trying is None or trying.arm is None:
             return None
 
-        def told(_: Sequence[str], records: Records, now_ms: int) -> None:
+        def told(users: Sequence[str], records: Records, now_ms: int) -> None:
             if (now := time.monotonic()) - self._sampled >= SAMPLE_S and self._samples.empty():
                 self._sampled = now
                 with contextlib.suppress(Full):
-                    self._samples.put_nowait((trying, records[:SAMPLED].copy(), now_ms))
+                    self._samples.put_nowait((trying, list(users[:SAMPLED]), records[:SAMPLED].copy(), now_ms))
 
         def failed(users: int) -> None:
             with trying.lock:
@@ -323,15 +323,15 @@ class Rollouts:
         turn = False
         while not self._stop.is_set():
             try:
-                trying, records, now_ms = self._samples.get(timeout=TICK_S)
+                trying, users, records, now_ms = self._samples.get(timeout=TICK_S)
             except Empty:
                 continue
             turn = not turn
             with contextlib.suppress(Exception):
-                self._compare_one(trying, records, now_ms, turn)
+                self._compare_one(trying, users, records, now_ms, turn)
             del trying, records
 
-    def _compare_one(self, trying: Trying, records: Records, now_ms: int, turn: bool) -> None:
+    def _compare_one(self, trying: Trying, users: Sequence[str], records: Records, now_ms: int, turn: bool) -> None:
         live = self._recommender.arm
         if live is None or trying.arm is None or trying is not self._trying:
             return
@@ -339,7 +339,7 @@ class Rollouts:
         for arm in (live, trying.arm) if turn else (trying.arm, live):
             began = time.perf_counter()
             try:
-                slates = self._recommender.slates(arm, records.copy(), now_ms)
+                slates = self._recommender.slates(arm, users, records.copy(), now_ms)
             except Exception as error:
                 log.warning("%s: scoring %d users failed: %s", arm.scorer.version, len(records), error)
                 slates = []

@@ -5,13 +5,19 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 from confluent_kafka import Message
+from numpy.typing import NDArray
 
 from mmrec_stream.catalogue.attributes import Catalogue
+from mmrec_stream.catalogue.columns import ProductColumns
+from mmrec_stream.contracts.acceptance import UNREADABLE
 from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.contracts.identity import id_keys
 from mmrec_stream.contracts.releases import ReleaseAnnouncement
+from mmrec_stream.contracts.rules import decode_rules
 from mmrec_stream.kafka.reader import read_batches, spans
+from mmrec_stream.policies.policy import Policy, RulesError
 from mmrec_stream.ranking.approximate import load_faiss
 from mmrec_stream.ranking.popularity import Popularity
 from mmrec_stream.ranking.providers import choose_device
@@ -52,6 +58,7 @@ class Serving:
         self._topics = Topics.of(settings)
         self._metrics = metrics
         self.catalogue = Catalogue()
+        self.columns = ProductColumns()
         self.popularity = Popularity()
         self.recommender = Recommender(
             self.catalogue,
@@ -62,6 +69,8 @@ class Serving:
         # Held while the catalogue or the serving release changes, so that no item falls between the two.
         self._changing = threading.Lock()
         self._catalogue_follower = Follower(settings, self._topics.catalogue, self._on_catalogue)
+        self._policy: Policy | None = None
+        self._rules_follower = Follower(settings, self._topics.rules, self._on_rules)
         self.rollouts = Rollouts(settings, self.recommender, self._load, metrics)
 
     def start(self) -> None:
@@ -72,14 +81,17 @@ class Serving:
         """
         count = self._catalogue_follower.catch_up()
         log.info("catalogue: %d products (%d records)", len(self.catalogue), count)
+        self._rules_follower.catch_up()
         self.rollouts.start()
         if self.recommender.scorer is None:
             log.warning("no release is announced: lists show what is popular until `mmrec train` has made one")
         self._catalogue_follower.start()
+        self._rules_follower.start()
 
     def stop(self) -> None:
         """End the threads."""
         self._catalogue_follower.stop()
+        self._rules_follower.stop()
         self.rollouts.stop()
 
     def _on_catalogue(self, messages: Sequence[Message]) -> None:
@@ -94,12 +106,52 @@ class Serving:
             before = self.catalogue.sellable(id_keys(gone))
             if items:
                 self.catalogue.update(items)
+                changed = self.columns.update(items)
+                if self._policy is not None:
+                    self._policy.refresh(self.columns, changed)
             if removed:
                 self.catalogue.remove(removed)
             if withdrawn := [item_id for item_id, was in zip(gone, before.tolist(), strict=True) if was]:
                 self.on_withdrawn(withdrawn)
             for scorer in scorers:
                 _tell(scorer, items, removed)
+                if items:
+                    self._permit(scorer, scorer.table.rows(id_keys([item.item_id for item in items])))
+
+    def _on_rules(self, messages: Sequence[Message]) -> None:
+        """Take over the newest rules that can be used."""
+        newest: list[Policy | None] = []
+        for message in messages:
+            value = message.value()
+            try:
+                newest.append(None if value is None else Policy(decode_rules(value)))
+            except (*UNREADABLE, RulesError) as error:
+                log.error("%s@%d: rules are not used, those before stay: %s", message.topic(), message.offset(), error)
+                self._metrics.rules_refused.inc()
+        if newest:
+            self._obey(newest[-1])
+
+    def _obey(self, policy: Policy | None) -> None:
+        with self._changing:
+            if policy is not None:
+                policy.refresh(self.columns)
+            self._policy = policy
+            self.recommender.obey(policy)
+            for scorer in self.rollouts.scorers:
+                self._permit(scorer)
+        self._metrics.rules.clear()
+        if policy is not None:
+            self._metrics.rules.labels(policy=policy.name).set(1)
+        log.info("rules: %s", "none" if policy is None else policy.name)
+
+    def _permit(self, scorer: Scorer, rows: NDArray[np.int64] | None = None) -> None:
+        """Say in the item table what rules permit on the home page: then no list has to look for something else."""
+        table = scorer.table
+        rows = np.arange(len(table)) if rows is None else rows[rows >= 0]
+        permitted = np.ones(len(rows), dtype=bool)
+        if self._policy is not None:
+            permitted = self._policy.allowed("home", table.keys[rows])
+        table.permit(rows, permitted)
 
     def _load(self, announced: ReleaseAnnouncement, take: Callable[[Scorer], None]) -> None:
         """Load a release, and hand it to `take` when it knows the whole catalogue."""
@@ -121,6 +173,7 @@ class Serving:
             # What came while the whole catalogue was read.
             for messages in read_batches(settings, topic, start_offsets=ends):
                 _tell(scorer, *catalogue_changes(messages))
+            self._permit(scorer)
             take(scorer)
 
 

@@ -49,6 +49,7 @@ from mmrec_stream.cli.profile import profile  # noqa: E402
 from mmrec_stream.cli.redrive import redrive  # noqa: E402
 from mmrec_stream.cli.repartition import repartition  # noqa: E402
 from mmrec_stream.cli.replay import replay  # noqa: E402
+from mmrec_stream.cli.rules import rules  # noqa: E402
 from mmrec_stream.cli.schemas import schemas  # noqa: E402
 from mmrec_stream.cli.send import send  # noqa: E402
 from mmrec_stream.cli.simulate import simulate  # noqa: E402
@@ -74,3 +75,4 @@ app.command()(simulate)
 app.command()(storefront)
 app.command()(tail)
 app.command()(topics)
+app.add_typer(rules, name="rules")
