@@ -159,18 +159,36 @@ class Restorer:
             if (job := self._active.get(partition)) is not None:
                 keys = [*map(Message.key, messages)]
                 values = [*map(Message.value, messages)]
-                restored = job.owner.table.take([*map(Message.offset, messages)], keys, values)
+                try:
+                    restored = job.owner.table.take([*map(Message.offset, messages)], keys, values)
+                except ValueError as error:
+                    self._begin_anew(consumer, job, str(error))
+                    ended.pop(partition, None)
+                    continue
                 for place, reason in restored.examples:
                     log.error("%s[%d]@%d is passed over: %s", self._changelog, partition, place, reason)
                 job.restored += restored
                 count += len(messages)
         for partition, end in ended.items():
             if (job := self._active.get(partition)) is not None:
-                job.owner.table.advance(end)
+                try:
+                    job.owner.table.advance(end)
+                except ValueError as error:
+                    self._begin_anew(consumer, job, str(error))
+                    continue
                 self._end(consumer, partition)
                 self._tell(job, job.restored)
         self._metrics.restored.inc(count)
         return count
+
+    def _begin_anew(self, consumer: Consumer, job: _Job, reason: str) -> None:
+        """Read a changelog from its beginning, which is not the one that the rows came from."""
+        partition = job.owner.partition
+        log.warning("%s[%d] is read from its beginning: %s", self._changelog, partition, reason)
+        job.owner.begin_anew()
+        job.restored = Restored()
+        consumer.incremental_unassign([TopicPartition(self._changelog, partition)])
+        consumer.incremental_assign([TopicPartition(self._changelog, partition, 0)])
 
     def _missing(self, error: KafkaError) -> bool:
         """Whether the changelog is gone: a topic that has just been made is known everywhere within seconds."""
