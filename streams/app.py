@@ -114,7 +114,7 @@ class StreamApp(faust.App):
             self.outbox.run(),
             self.lists.run(),
             self.assignment.run(),
-            self.standbys.run(lambda: self.client.member if self.client is not None else ""),
+            self.standbys.run(self._member),
             self.watch.run(),
         ):
             self.add_future(running)
@@ -144,6 +144,10 @@ class StreamApp(faust.App):
         if hasattr(self, "worker_web"):
             await self.worker_web.stop()
         await super().on_stop()
+
+    def _member(self) -> str:
+        """The id that the group knows us by; empty while we are no member."""
+        return self.client.member if self.client is not None and not self.client.leaving else ""
 
     async def pace(self) -> None:
         """Before more is fetched: see that lists keep up."""

@@ -83,8 +83,10 @@ async def test_what_is_given_up_stays_warm_for_a_while_and_is_followed(
     assert standbys.partitions == [2]
 
 
-async def test_rows_of_another_changelog_are_read_anew(standbys: Standbys, settings: Settings) -> None:
+async def test_rows_of_another_changelog_are_read_anew(kafka_settings: Settings, kafka_topics: Topics) -> None:
     """The topic was made anew: its offsets begin again, and what was read is not in it."""
+    settings = kafka_settings
+    standbys = Standbys(settings.model_copy(update={"standbys": 1}), changelog_topic(settings))
     await asyncio.to_thread(write, settings, 1, ["ann"], 1)
     standbys.take(1)
     standbys.give(1, table(*USERS))
@@ -92,6 +94,7 @@ async def test_rows_of_another_changelog_are_read_anew(standbys: Standbys, setti
     restorer = Restorer(settings, changelog_topic(settings), Metrics())
     await restorer.restore(owner)
     await asyncio.to_thread(restorer.close)
+    await standbys.close()
     assert counts(owner) == {"ann": 1}
 
 
