@@ -1,4 +1,4 @@
-# make demo   everything on this machine: broker, first model, worker, shoppers, live lists
+# make demo   everything on this machine: broker, worker, a shop, shoppers, live lists, a first model
 # make test   every test, on every broker that can be had
 # make check  lint, format, types, import contracts
 # make bench  the figures of the README (ARGS=stream, latency, storm, storefront, restore, quality …)

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import shutil
 import tempfile
 import time
 from collections import defaultdict
@@ -40,6 +41,28 @@ ROUNDS = 3
 EVENTS_A_SECOND = 50
 """Clicks while the way from event to list is timed: what the workers' rate costs is the latency case's matter."""
 
+BROWSER_EVENTS = 100
+"""Events of the page in Chromium, each sent when the one before has its list on the screen."""
+
+TIMED = """async (items) => {
+  const row = document.querySelector("mmrec-recommendations:not([personalised=false])");
+  const pause = (ms) => new Promise((done) => setTimeout(done, ms));
+  const taken = [];
+  for (const item_id of items) {
+    const began = Date.now();
+    const came = new Promise((done) => row.addEventListener("mmrec:list", function look({ detail }) {
+      if (!(detail.list.times?.event >= began)) return;
+      row.removeEventListener("mmrec:list", look);
+      done(detail.painted - detail.list.times.event);
+    }));
+    row.track({ type: "view", item_id });
+    taken.push(await Promise.race([came, pause(5_000).then(() => null)]));
+    await pause(100 + 100 * Math.random()); // At no fixed place between two frames.
+  }
+  return taken;
+}"""
+"""The page reports a view, and takes the time until the widget says that the list made of it is painted, ms."""
+
 UNHURRIED = {"storefront_rate": "100000", "storefront_address_rate": "1000000"}
 """All pages of the benchmark have one address."""
 
@@ -73,8 +96,10 @@ def command(
                 report.add("memory an open stream", "mmrec", each, "KiB", streams=streams)
                 pushed = [_push(settings, process, streams, rate, seconds, number) for number in range(ROUNDS)]
                 clicked = _click(port, streams, seconds * 2)
+                painted = _in_browser(port, BROWSER_EVENTS // 5 if quick else BROWSER_EVENTS)
             came = msgspec.json.decode(arrivals.read_bytes(), type=list[Arrival])
         _record(report, rate, pushed, clicked, came)
+        _record_browser(report, painted)
         report.close()
 
 
@@ -162,6 +187,38 @@ def _click(port: int, streams: int, seconds: float) -> list[tuple[str, float]]:
     time.sleep(2)
     connection.close()
     return sent
+
+
+def _in_browser(port: int, events: int) -> list[float | None]:
+    """From an event of a page in Chromium to its repainted widget, ms, by the page's own clock; None: no list came."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        console.print("no Chromium: the way to the screen is not measured", style="yellow")
+        return []
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        # As root, which containers are, Chromium refuses its sandbox; the page is our own.
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto(f"http://127.0.0.1:{port}/shop/")
+        page.locator("mmrec-recommendations li a").first.wait_for()
+        page.evaluate(TIMED, [item_id(0)])  # The first one finds everything cold.
+        painted: list[float | None] = page.evaluate(TIMED, [item_id(row) for row in range(1, events + 1)])
+        browser.close()
+    return painted
+
+
+def _record_browser(report: Report, painted: Sequence[float | None]) -> None:
+    there = [ms for ms in painted if ms is not None]
+    if not there:
+        return
+    for q, limit in ((50, 20.0), (95, 50.0), (99, None)):
+        report.add(
+            f"event to repainted widget in Chromium, p{q}", "mmrec", float(np.percentile(there, q)), "ms",
+            target=Target(limit, at_least=False) if limit else None,
+            events=len(painted), unanswered=len(painted) - len(there),
+        )  # fmt: skip
 
 
 def _record(

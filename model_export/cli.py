@@ -34,6 +34,10 @@ def train(
         bool | None,
         typer.Option(help="Tell the workers on the releases topic. Default: with --from kafka only."),
     ] = None,
+    stage: Annotated[
+        Literal["shadow", "canary", "live"],
+        typer.Option(help="Where an announced release begins: on trial beside the live one, or for everybody at once."),
+    ] = "live",
     encoders: Annotated[
         str | None,
         typer.Option(
@@ -101,7 +105,7 @@ def train(
     console = Console(stderr=True)
 
     def one_round(dataset: "Dataset") -> None:
-        _round(console, settings, dataset, store, config, threads, checkpoint, announced=announced)
+        _round(console, settings, dataset, store, config, threads, checkpoint, announced=announced, stage=stage)
 
     if every is None:
         one_round(_read(console, settings, data))
@@ -186,9 +190,11 @@ def _round(
     checkpoint: Path | None,
     *,
     announced: bool,
+    stage: Literal["shadow", "canary", "live"],
 ) -> None:
+    from mmrec_stream.operations.rollouts import announce_release
     from mmrec_stream.releases import verify_release
-    from model_export.rounds import announce, train_round
+    from model_export.rounds import train_round
     from model_export.terminal import TrainingBar, release_summary
 
     with TrainingBar(console) as bar:
@@ -198,6 +204,6 @@ def _round(
     console.print(release_summary(verify_release(done.path)))
     console.print(f"{done.verdict.reason}; {done.seconds:.0f} s in all")
     if announced:
-        announce(settings, done.path)
-        console.print(f"announced to {settings.bootstrap}")
+        announce_release(settings, done.path, stage=stage)
+        console.print(f"announced to {settings.bootstrap}: {stage}")
     typer.echo(done.path)

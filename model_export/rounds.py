@@ -10,22 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from mmrec_stream.contracts.releases import encode_release
 from mmrec_stream.data.dataset import Dataset
 from mmrec_stream.data.splits import Split, new_likings, newest
 from mmrec_stream.errors import UserError
-from mmrec_stream.kafka.clients import BatchProducer
 from mmrec_stream.ranking.scorer import Scorer
-from mmrec_stream.releases import announcement, new_version, newest_release, prune_releases
-from mmrec_stream.settings import Settings
-from mmrec_stream.topics import Topics
+from mmrec_stream.releases import new_version, newest_release, prune_releases
 from model_export.config import ModelConfig
 from model_export.gate import Verdict, judge_release, verdict
 from model_export.release import build_release
 from model_export.training import Progress, fit
-
-MODEL_KEY = b"hybrid"
-"""Key of the announcements: the model's name. The newest value of a key counts."""
 
 VALIDATION_CASES = 2_000
 """Newest cases held out of training to tune and judge on: enough for a standard error of .005 in NDCG."""
@@ -101,18 +94,6 @@ def train_round(
         return Round(path, said, len(dataset.interactions), time.monotonic() - began)
     finally:
         shutil.rmtree(store / ".candidates", ignore_errors=True)
-
-
-def announce(settings: Settings, path: Path) -> None:
-    """Tell the workers of a release, and wait until the broker has it.
-
-    Raises:
-        UserError: The release does not verify, or the broker does not take the announcement.
-    """
-    message = announcement(path)
-    with BatchProducer(settings, idempotent=False) as producer:
-        producer.send(Topics.of(settings).releases, encode_release(message), key=MODEL_KEY)
-        producer.flush()
 
 
 def interval_seconds(text: str) -> float:

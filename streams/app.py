@@ -96,8 +96,16 @@ class StreamApp(faust.App):
             self.metrics,
             lambda: self.assignment.entitled(),
         )
+        loop = asyncio.get_running_loop()
+        self.serving.on_withdrawn = lambda gone: loop.call_soon_threadsafe(self.lists.withdraw, gone)
         self.pipeline = Pipeline(
-            settings, self.serving.catalogue, self.serving.popularity, self.lists, self.outbox, self.metrics
+            settings,
+            self.serving.catalogue,
+            self.serving.popularity,
+            self.lists,
+            self.outbox,
+            self.metrics,
+            self.serving.rollouts.acted,
         )
         self.standbys = Standbys(settings, self.changelog)
         self.assignment = Assignment(
@@ -114,7 +122,7 @@ class StreamApp(faust.App):
             self.outbox.run(),
             self.lists.run(),
             self.assignment.run(),
-            self.standbys.run(self._member),
+            self.standbys.run(),
             self.watch.run(),
         ):
             self.add_future(running)
@@ -123,7 +131,7 @@ class StreamApp(faust.App):
         """Join the group, to share these topics' partitions."""
         protocol = await asyncio.to_thread(group_protocol, self.settings)
         client = GroupClient(self.settings, protocol, self.assignment)
-        await self.standbys.warm_up(client.member, lambda: self.should_stop)
+        await self.standbys.warm_up(lambda: self.should_stop)
         self.assignment.attach(client)
         client.subscribe(topics)
         self.client = client
@@ -144,10 +152,6 @@ class StreamApp(faust.App):
         if hasattr(self, "worker_web"):
             await self.worker_web.stop()
         await super().on_stop()
-
-    def _member(self) -> str:
-        """The id that the group knows us by; empty while we are no member."""
-        return self.client.member if self.client is not None and not self.client.leaving else ""
 
     async def pace(self) -> None:
         """Before more is fetched: see that lists keep up."""
@@ -181,6 +185,7 @@ class StreamApp(faust.App):
             "warm_profiles": self.standbys.rows if hasattr(self, "standbys") else 0,
             "warm_behind": self.standbys.behind if hasattr(self, "standbys") else 0,
             "release": self.serving.recommender.release if hasattr(self, "serving") else None,
+            "trial": self.serving.rollouts.trial if hasattr(self, "serving") else None,
             "open_chunks": sum(owner.open_chunks for owner in owners),
             "oldest_open_s": round(max((owner.oldest_open_s for owner in owners), default=0.0), 3),
             "lists_due": len(self.lists) if joined else 0,

@@ -212,6 +212,8 @@ class Assignment:
         while True:
             await asyncio.sleep(WRITE_S)
             self._write(self.owners)
+            if len(self.owners) and self._client.leaving:  # what can be committed is, as partitions are handed over
+                continue
             if time.monotonic() - committed > COMMIT_S or not self.entitled():
                 await self._commit(self.owners)
                 committed = time.monotonic()
@@ -239,6 +241,9 @@ class Assignment:
             return
         except KafkaException as error:
             self._on_failure(f"{self._changelog}[{owner.partition}] cannot be read: {error.args[0].str()}")
+            return
+        except ValueError as error:
+            self._on_failure(f"{self._changelog}[{owner.partition}] cannot be restored: {error}")
             return
         if not owner.warm:
             await self._learn(owner)

@@ -8,11 +8,14 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
+from weakref import WeakKeyDictionary
+
+import numpy as np
 
 from mmrec_stream.contracts.identity import list_id
 from mmrec_stream.contracts.recommendations import Cause, RecommendationList, Times, encode_list
@@ -22,6 +25,7 @@ from mmrec_stream.settings import Settings
 from streams.metrics import Metrics
 from streams.outbox import Outbox
 from streams.ownership import Ownership, State, Ticket
+from streams.recent import RecentLists
 
 LOOK_S = 0.002
 """How often a wait for the line to shorten looks again. Many small steps end such a wait; an event for each would cost
@@ -42,6 +46,17 @@ keep up, profiles still get a third of the time."""
 QUIET_S = 0.5
 """A partition that has brought no old event for this long has caught up: its fetches come every few milliseconds while
 it has not."""
+
+RECENT_S = 600.0
+"""How old a list may be and still be made again when a product in it sells out. Who has done nothing for ten minutes is
+seldom looking; should he be, the storefront leaves the product out of what it shows."""
+
+RECENT_LISTS = 50_000
+"""Lists that are remembered for that, of each partition: 170 MB where all of them hold 20 products."""
+
+REMADE = 32
+"""Lists that are made again in one batch: one run of the ranker on a CPU (`ranking.scorer.GROUP`), 3 ms, which is how
+long somebody who does something just then waits for them."""
 
 RETRY_S = 1.0
 """How long lists wait after one was not delivered: the broker is away, and comes back in seconds or minutes."""
@@ -66,6 +81,20 @@ class Due:
     folded: float
     tickets: list[Ticket]
     """What waits for the list."""
+    revision: int = 0
+    """How many times a list was made for this event already, and held what was sold out soon after."""
+
+
+@dataclass(slots=True, frozen=True)
+class _Out:
+    """What is remembered of a list that went out. Without its owner, whose end is to be the end of it."""
+
+    row: int
+    topic: str
+    offset: int
+    event_ms: int
+    appended_ms: int
+    revision: int
 
 
 @dataclass(slots=True)
@@ -76,6 +105,8 @@ class _Scored:
     slates: list[Slate]
     at: float
     """s since 1970."""
+    changes: int
+    """The catalogue's changes that scoring knew of."""
 
 
 class _Late:
@@ -120,6 +151,9 @@ class Lists:
         self._late: dict[Ownership, _Late] = {}
         self._released: dict[str, Due] = {}
         """Late ones whose partition has caught up: they are taken when nobody else is due."""
+        self._stale: dict[str, Due] = {}
+        """Whose newest list holds what can't be sold any more: they are taken when nobody else is due."""
+        self._recent: WeakKeyDictionary[Ownership, RecentLists[_Out]] = WeakKeyDictionary()
         self._under_way: dict[str, Due] = {}
         """Who is out of the line and has no list confirmed yet, and the newest cause that he was taken out for."""
         self._wake = asyncio.Event()
@@ -149,6 +183,7 @@ class Lists:
                 newest.tickets += older.tickets
             newest.tickets.append(ticket)
             line[user] = newest
+            self._stale.pop(user, None)
         ticket.add(len(due))
         self._metrics.coalesced.inc(waiting)
 
@@ -169,10 +204,30 @@ class Lists:
     def forget(self, user: str, owner: Ownership) -> list[Ticket]:
         """Take a user out of the line for good; returns what waits for the list."""
         tickets: list[Ticket] = []
+        self._stale.pop(user, None)
+        if (recent := self._recent.get(owner)) is not None:
+            recent.forget(user)
         for line in (self._due, self._released, self._late[owner].users if owner in self._late else {}):
             if (due := line.pop(user, None)) is not None:
                 tickets += due.tickets
         return tickets
+
+    def withdraw(self, item_ids: Sequence[str]) -> None:
+        """These items can't be sold any more: make the recent lists again that hold one.
+
+        Such a list has the same cause as the one before, the user's newest event, and the next revision. Whoever has a
+        newer event in line gets his list for that.
+        """
+        now = time.time()
+        for owner, recent in list(self._recent.items()):
+            if owner.closed:
+                del self._recent[owner]
+                continue
+            for user, out in recent.holding(item_ids, time.monotonic()).items():
+                if user not in self._due and user not in self._released and user not in self._stale:
+                    self._stale[user] = _again_of(owner, out, now)
+        if self._stale:
+            self._wake.set()
 
     def take_back(self, user: str, owner: Ownership, ticket: Ticket) -> None:
         """Take back the user's newest list; `ticket` waits until that is known.
@@ -212,7 +267,7 @@ class Lists:
         loop = asyncio.get_running_loop()
         while True:
             self._release()
-            while not (self._due or self._released) and not under_way:  # a chunk may ask for no list
+            while not (self._due or self._released or self._stale) and not under_way:  # a chunk may ask for no list
                 self._wake.clear()
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), QUIET_S if self._late else None)
@@ -221,15 +276,13 @@ class Lists:
                 await asyncio.sleep(wait)
             while not self._entitled():
                 await asyncio.sleep(LOOK_S)
-            if not under_way and len(self._due) + len(self._released) <= HERE and self._few_s <= HERE_S:
+            if not under_way and self._waiting <= HERE and self._few_s <= HERE_S:
                 if batch := self._next_batch():
                     self._publish(self._recommend(*batch))
                 await asyncio.sleep(0 if batch else LOOK_S)
                 continue
             # A second one keeps the thread busy while the loop is; only a full one, as it would else split a batch.
-            while len(under_way) < 2 and (
-                len(self._due) + len(self._released) >= (self._settings.score_batch if under_way else 1)
-            ):
+            while len(under_way) < 2 and self._waiting >= (self._settings.score_batch if under_way else 1):
                 if not (batch := self._next_batch()):
                     break
                 under_way.append(loop.run_in_executor(self._scoring, self._recommend, *batch))
@@ -241,6 +294,11 @@ class Lists:
     def close(self) -> None:
         """Stop scoring."""
         self._scoring.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def _waiting(self) -> int:
+        """Users who could be scored now."""
+        return len(self._due) + len(self._released) + len(self._stale)
 
     def _release(self) -> None:
         """Let those of partitions that have caught up into the line, behind everybody else."""
@@ -257,13 +315,13 @@ class Lists:
 
                 barrier = Ticket(all_listed)
                 for user, due in late.users.items():
-                    if (newer := self._due.get(user)) is not None and newer.owner is owner:
-                        newer.tickets.append(barrier)
-                    else:
-                        if (older := self._released.get(user)) is not None and older.owner is owner:
-                            due.tickets += older.tickets
-                        due.tickets.append(barrier)
-                        self._released[user] = due
+                    # Whoever is in line all the same was so before he was put off: what came then is the newer cause.
+                    line = self._due if user in self._due else self._released
+                    if (older := line.get(user)) is not None and older.owner is owner:
+                        due.tickets += older.tickets
+                    due.tickets.append(barrier)
+                    line[user] = due
+                    self._stale.pop(user, None)
                     barrier.add()
                 barrier.seal()
 
@@ -281,13 +339,19 @@ class Lists:
         Nobody where all of them belong to partitions that may be somebody else's.
         """
         batch: dict[str, Due] = {}
-        for line in (self._due, self._released):
-            for user in list(islice(line, self._settings.score_batch)):
-                if len(batch) >= self._settings.score_batch:
+        for line, most in (
+            (self._due, self._settings.score_batch),
+            (self._released, self._settings.score_batch),
+            (self._stale, min(REMADE, self._settings.score_batch)),
+        ):
+            for user in list(islice(line, most)):
+                if len(batch) >= most:
                     break
                 due = line[user]
                 if due.owner.state is State.SUSPENDED:
                     continue
+                if line is self._stale and user in self._under_way:
+                    continue  # what is on its way may be of a newer event, and nothing older may follow it
                 del line[user]
                 if due.owner.closed:
                     continue
@@ -298,7 +362,7 @@ class Lists:
 
     def _recommend(self, batch: dict[str, Due], records: Records) -> _Scored:
         """Score a batch; on the scoring thread or, while nothing is under way there, here."""
-        began = time.monotonic()
+        began, changes = time.monotonic(), self._recommender.changes
         try:
             slates = self._recommender.recommend(list(batch), records, int(time.time() * 1000))
         except Exception:
@@ -308,7 +372,7 @@ class Lists:
             slates = []
         if len(batch) <= HERE:
             self._few_s = time.monotonic() - began
-        return _Scored(batch, slates, time.time())
+        return _Scored(batch, slates, time.time(), changes)
 
     def _publish(self, scored: _Scored) -> None:
         published = time.time()
@@ -321,6 +385,9 @@ class Lists:
             for user, due in scored.batch.items():
                 self._again(user, due)
             return
+        # Here, where nothing comes between looking and sending: what the catalogue's follower changes from now on finds
+        # these lists among the recent ones, as it tells of its changes on this loop.
+        stale = self._leave_out(scored)
         sent: list[tuple[str, Due]] = []
         records: list[tuple[str, bytes | None]] = []
         for (user, due), slate in zip(scored.batch.items(), scored.slates, strict=True):
@@ -336,7 +403,11 @@ class Lists:
                 continue
             records.append((user, encode_list(_message(user, due, slate, scored.at, published))))
             sent.append((user, due))
-            self._metrics.published(slate, due.appended_ms, published)
+            self._metrics.published(slate, due.appended_ms, published, again=due.revision > 0)
+            self._note(user, due, slate)
+            self._stale.pop(user, None)
+            if user in stale and user not in self._due and user not in self._released:
+                self._stale[user] = _again_of(due.owner, _out_of(due), published)
 
         def outcome(place: int, delivered: bool) -> None:
             user, due = sent[place]
@@ -352,6 +423,29 @@ class Lists:
 
         self._outbox.lists(self._topic, records, outcome)
 
+    def _leave_out(self, scored: _Scored) -> set[str]:
+        """Take what can't be sold any more out of lists that were scored before that was known; says whose these are.
+
+        They go out all the same, shorter by a place or two, and full ones are made after them.
+        """
+        if scored.changes == self._recommender.changes:
+            return set()
+        ids = [item.item_id for slate in scored.slates for item in slate.items]
+        sold_out = {ids[place] for place in np.flatnonzero(~self._recommender.sellable(ids)).tolist()}
+        shortened = set()
+        for place, (user, slate) in enumerate(zip(scored.batch, scored.slates, strict=True)):
+            kept = [item for item in slate.items if item.item_id not in sold_out] if sold_out else slate.items
+            if len(kept) < len(slate.items):
+                scored.slates[place] = replace(slate, items=kept)
+                shortened.add(user)
+        return shortened
+
+    def _note(self, user: str, due: Due, slate: Slate) -> None:
+        recent = self._recent.get(due.owner)
+        if recent is None:
+            recent = self._recent[due.owner] = RecentLists(RECENT_LISTS, RECENT_S)
+        recent.note(user, [item.item_id for item in slate.items], _out_of(due), time.monotonic())
+
     def _again(self, user: str, due: Due) -> None:
         """Put a user back whose list did not go out, unless a newer one is on its way: this one must not follow it."""
         if due.owner.closed:
@@ -360,17 +454,39 @@ class Lists:
         newer = self._under_way.get(user)
         if newer is due:
             del self._under_way[user]
-            newer = self._due.get(user)
+            in_line = (self._due.get(user), self._released.get(user))
+            newer = next((one for one in in_line if one is not None and one.owner is due.owner), None)
         if newer is not None and newer.owner is due.owner:
             newer.tickets += due.tickets
         else:
             self._due[user] = due
+            self._stale.pop(user, None)
         self._wake.set()
 
     def _arrived(self, user: str, due: Due) -> None:
         """Nothing more comes of this list."""
         if self._under_way.get(user) is due:
             del self._under_way[user]
+
+
+def _out_of(due: Due) -> _Out:
+    return _Out(due.row, due.topic, due.offset, due.event_ms, due.appended_ms, due.revision)
+
+
+def _again_of(owner: Ownership, out: _Out, now: float) -> Due:
+    """The next list for the same event; `now`, s since 1970, is when it was known that one is needed."""
+    return Due(
+        owner=owner,
+        row=out.row,
+        topic=out.topic,
+        offset=out.offset,
+        event_ms=out.event_ms,
+        appended_ms=out.appended_ms,
+        fetched=now,
+        folded=now,
+        tickets=[],
+        revision=out.revision + 1,
+    )
 
 
 def _settle(tickets: Iterable[Ticket]) -> None:
@@ -380,12 +496,13 @@ def _settle(tickets: Iterable[Ticket]) -> None:
 
 def _message(user: str, due: Due, slate: Slate, scored: float, published: float) -> RecommendationList:
     return RecommendationList(
-        list_id=list_id(user, due.topic, due.owner.partition, due.offset, slate.release),
+        list_id=list_id(user, due.topic, due.owner.partition, due.offset, slate.release, due.revision),
         user_id=user,
         items=slate.items,
         release=slate.release,
         strategy=slate.strategy,
         alpha=slate.alpha,
+        revision=due.revision,
         policy=slate.policy,
         cause=Cause(topic=due.topic, partition=due.owner.partition, offset=due.offset),
         times=Times(

@@ -24,6 +24,7 @@ class Metrics:
         self.dead_letters = Counter("mmrec_dead_letters", "Inputs set aside", ["fault"], registry=r)
         self.lists = Counter("mmrec_lists", "Recommendation lists published", ["strategy"], registry=r)
         self.coalesced = Counter("mmrec_lists_coalesced", "Lists left out for a newer one of the user", registry=r)
+        self.remade = Counter("mmrec_lists_remade", "Lists made again as an item could not be sold", registry=r)
         self.scoring_failures = Counter("mmrec_scoring_failures", "Batches that could not be scored", registry=r)
         self.latency = Histogram(
             "mmrec_latency_seconds", "From the broker's log to the published list", buckets=LATENCY_BUCKETS, registry=r
@@ -76,10 +77,13 @@ class Metrics:
         self.profile_writes.inc(rows)
         self.progress()
 
-    def published(self, slate: Slate, appended_ms: float, now: float) -> None:
-        """A list went out, for an event that the broker had at `appended_ms`."""
+    def published(self, slate: Slate, appended_ms: float, now: float, *, again: bool) -> None:
+        """A list went out for an event that the broker had at `appended_ms`, or again, as what it held sold out."""
         counter = self._strategies.get(slate.strategy)
         if counter is None:
             counter = self._strategies[slate.strategy] = self.lists.labels(strategy=slate.strategy)
         counter.inc()
-        self.latency.observe(max(now - appended_ms / 1000, 0.0))
+        if again:
+            self.remade.inc()
+        else:
+            self.latency.observe(max(now - appended_ms / 1000, 0.0))

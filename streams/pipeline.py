@@ -16,6 +16,7 @@ from mmrec_stream.catalogue.attributes import Catalogue
 from mmrec_stream.contracts.behaviour import EventType, Forget
 from mmrec_stream.contracts.dead_letters import DeadLetter, encode_dead_letter
 from mmrec_stream.contracts.identity import NO_KEY, source_key
+from mmrec_stream.profiles.columns import EventColumns
 from mmrec_stream.profiles.fold import fold
 from mmrec_stream.ranking.popularity import Popularity
 from mmrec_stream.settings import Settings
@@ -49,7 +50,20 @@ class Pipeline:
         lists: Lists,
         outbox: Outbox,
         metrics: Metrics,
+        acted: Callable[[EventColumns, NDArray[np.bool_]], None],
     ) -> None:
+        """A way without chunks.
+
+        Args:
+            settings: limits and ages.
+            catalogue: completes events.
+            popularity: counts them.
+            lists: lines users up.
+            outbox: sends dead letters.
+            metrics: told of it all.
+            acted: shown every batch that was folded, and which of its events count for the first time.
+        """
+        self._acted = acted
         self._settings = settings
         self._topics = Topics.of(settings)
         self._limits = Limits(settings.max_event_bytes, int(settings.max_future_s * 1000), settings.partitions)
@@ -109,6 +123,7 @@ class Pipeline:
         owner.touch(touched, ticket)
         counted = np.where(fresh, columns.items, np.uint64(NO_KEY))
         self._popularity.count([event.item_id for event in intake.events], counted, columns.types, columns.times_ms)
+        self._acted(columns, fresh)
         self._metrics.folded(len(fresh), int(fresh.sum()))
         if self._settings.lists:
             self._line_up(intake, row_of_event, folded, ticket)

@@ -1,81 +1,75 @@
 """Which partitions a worker keeps warm: those that the range assignor would give it if their owner were gone.
 
-Nothing is agreed between workers. Each sees the same members of the group and comes to the same answer.
+Nothing is agreed between workers, and nobody is asked: a worker's own share tells how many there are and which of them
+it is. (The group's coordinator could be asked; but librdkafka's admin client aborts the process when the coordinator
+comes back while such a question is open, https://github.com/confluentinc/librdkafka/issues/5040.)
 """
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Member:
-    """A member of the group, as its coordinator tells it."""
+class Place(NamedTuple):
+    """A worker's place in a group that the range assignor shares partitions among."""
 
-    id: str
-    name: str = ""
-    """Its static name; empty without."""
-    partitions: frozenset[int] = frozenset()
-    """What it has been given."""
-
-    @property
-    def rank(self) -> str:
-        """What the range assignor orders members by."""
-        return self.name or self.id
+    rank: int
+    """From 0, in the assignor's order."""
+    workers: int
 
 
-def shares(members: Collection[Member], partitions: int) -> dict[int, Member]:
-    """Who gets each partition from the range assignor; empty without members."""
-    ordered = sorted(members, key=lambda member: member.rank)
-    if not ordered:
-        return {}
-    least, more = divmod(partitions, len(ordered))
-    given = (member for place, member in enumerate(ordered) for _ in range(least + (place < more)))
-    return dict(enumerate(given))
+def owner(partition: int, partitions: int, workers: int) -> int:
+    """The rank of the worker that the range assignor gives a partition to: the first ones get one more."""
+    least, more = divmod(partitions, workers)
+    if partition < more * (least + 1):
+        return partition // (least + 1)
+    return more + (partition - more * (least + 1)) // least
 
 
-def standbys(members: Collection[Member], partitions: int, count: int) -> dict[int, list[Member]]:
-    """Who keeps each partition warm, the one first who gets it if its owner goes.
+def share(place: Place, partitions: int) -> range:
+    """The partitions that a worker gets."""
+    least, more = divmod(partitions, place.workers)
+    first = place.rank * least + min(place.rank, more)
+    return range(first, first + least + (place.rank < more))
+
+
+def places(held: Collection[int], partitions: int) -> list[Place]:
+    """Where a worker may stand that holds exactly these; several where they do not tell, none in a rebalance."""
+    if not held:
+        return []
+    found = (Place(owner(min(held), partitions, workers), workers) for workers in range(1, partitions + 1))
+    return [place for place in found if set(share(place, partitions)) == set(held)]
+
+
+def standbys(partition: int, partitions: int, workers: int, count: int) -> list[int]:
+    """The ranks that keep a partition warm, the one first who gets it if its owner goes.
 
     The next one is who gets it if they both go, and so on: nobody is named twice, and never the owner.
-
-    Args:
-        members: of the group.
-        partitions: their number.
-        count: how many standbys each partition has, where there are enough workers.
     """
-    assigned = {partition: member for member in members for partition in member.partitions}
-    expected = shares(members, partitions)
-    found: dict[int, list[Member]] = {}
-    cache: dict[frozenset[Member], dict[int, Member]] = {}
-    for partition in range(partitions if members else 0):
-        left = frozenset(members) - {assigned.get(partition, expected[partition])}
-        found[partition] = []
-        while left and len(found[partition]) < count:
-            if left not in cache:
-                cache[left] = shares(left, partitions)
-            heir = cache[left][partition]
-            found[partition].append(heir)
-            left -= {heir}
+    left = list(range(workers))
+    del left[owner(partition, partitions, workers)]
+    found: list[int] = []
+    while left and len(found) < count:
+        found.append(left.pop(owner(partition, partitions, len(left))))
     return found
 
 
-def kept_by(me: Member, members: Collection[Member], partitions: int, count: int) -> list[int]:
-    """The partitions that a member keeps warm, the likeliest to come first."""
-    ranked = [
-        (heirs.index(me), partition) for partition, heirs in standbys(members, partitions, count).items() if me in heirs
-    ]
-    return [partition for _, partition in sorted(ranked)]
+def kept_by(held: Collection[int], partitions: int, count: int) -> list[int] | None:
+    """The partitions that a worker keeps warm beside those that it holds, the likeliest to come first.
 
+    Args:
+        held: what it holds.
+        partitions: their number.
+        count: how many standbys each has, where there are enough workers.
 
-def expected_by(newcomer: Member, members: Sequence[Member], partitions: int) -> list[int]:
-    """What somebody who is about to join reads before: what it will get, and everything if its rank is not known.
-
-    Nothing where nobody is served meanwhile: without other members, or if the group keeps partitions for its name.
+    Returns:
+        None where what it holds is no share, as in a rebalance: then nothing is to change.
     """
-    others = [member for member in members if member.rank != newcomer.rank]
-    if not others or any(member.rank == newcomer.rank and member.partitions for member in members):
-        return []
-    if not newcomer.rank:
-        return list(range(partitions))
-    share = shares([*others, newcomer], partitions)
-    return [partition for partition, member in share.items() if member is newcomer]
+    if not (possible := places(held, partitions)):
+        return None
+    nearest: dict[int, int] = {}
+    for rank, workers in possible:
+        for partition in range(partitions):
+            heirs = standbys(partition, partitions, workers, count)
+            if rank in heirs:
+                nearest[partition] = min(heirs.index(rank), nearest.get(partition, count))
+    return sorted(nearest, key=lambda partition: (nearest[partition], partition))

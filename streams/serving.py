@@ -2,15 +2,15 @@
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from confluent_kafka import Message
 
 from mmrec_stream.catalogue.attributes import Catalogue
 from mmrec_stream.contracts.catalogue import CatalogueItem
+from mmrec_stream.contracts.identity import id_keys
 from mmrec_stream.contracts.releases import ReleaseAnnouncement
-from mmrec_stream.errors import UserError
 from mmrec_stream.kafka.reader import read_batches, spans
 from mmrec_stream.ranking.approximate import load_faiss
 from mmrec_stream.ranking.popularity import Popularity
@@ -19,8 +19,9 @@ from mmrec_stream.ranking.recommend import Recommender
 from mmrec_stream.ranking.scorer import Scorer
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import Topics
-from streams.followers import Follower, catalogue_changes, newest_announcement
+from streams.followers import Follower, catalogue_changes
 from streams.metrics import Metrics
+from streams.rollouts import Rollouts
 
 ENCODE_BATCH = 256
 """Items encoded in one run: the encoder's cost per item stops falling there."""
@@ -44,6 +45,9 @@ class Serving:
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
+        self.on_withdrawn: Callable[[list[str]], object] = _nobody
+        """Told, on the follower's thread, of items that can't be recommended any more, when no list is made with them
+        from then on."""
         self._topics = Topics.of(settings)
         self._metrics = metrics
         self.catalogue = Catalogue()
@@ -57,7 +61,7 @@ class Serving:
         # Held while the catalogue or the serving release changes, so that no item falls between the two.
         self._changing = threading.Lock()
         self._catalogue_follower = Follower(settings, self._topics.catalogue, self._on_catalogue)
-        self._release_follower = Follower(settings, self._topics.releases, self._on_releases)
+        self.rollouts = Rollouts(settings, self.recommender, self._load, metrics)
 
     def start(self) -> None:
         """Load what there is, then follow what comes. Blocks while loading: call it in a thread.
@@ -67,38 +71,37 @@ class Serving:
         """
         count = self._catalogue_follower.catch_up()
         log.info("catalogue: %d products (%d records)", len(self.catalogue), count)
-        self._release_follower.catch_up()
+        self.rollouts.start()
         if self.recommender.scorer is None:
             log.warning("no release is announced: lists show what is popular until `mmrec train` has made one")
         self._catalogue_follower.start()
-        self._release_follower.start()
 
     def stop(self) -> None:
         """End the threads."""
         self._catalogue_follower.stop()
-        self._release_follower.stop()
+        self.rollouts.stop()
 
     def _on_catalogue(self, messages: Sequence[Message]) -> None:
         items, removed = catalogue_changes(messages)
+        gone = removed + [item.item_id for item in items if not item.sellable]
         with self._changing:
+            scorers = self.rollouts.scorers
+            # The rankers first, as the catalogue's count of changes is what tells whether a list was made before them;
+            # and products that are to be encoded last, as that takes time.
+            for scorer in scorers if gone else ():
+                scorer.withdraw(gone)
+            before = self.catalogue.sellable(id_keys(gone))
             if items:
                 self.catalogue.update(items)
             if removed:
                 self.catalogue.remove(removed)
-            if (scorer := self.recommender.scorer) is not None:
+            if withdrawn := [item_id for item_id, was in zip(gone, before.tolist(), strict=True) if was]:
+                self.on_withdrawn(withdrawn)
+            for scorer in scorers:
                 _tell(scorer, items, removed)
 
-    def _on_releases(self, messages: Sequence[Message]) -> None:
-        announced = newest_announcement(messages)
-        if announced is None or announced.version == self.recommender.release:
-            return
-        try:
-            self._load(announced)
-        except UserError as error:
-            kept = self.recommender.release
-            log.error("release %s is not used, %s goes on serving: %s", announced.version, kept, error)
-
-    def _load(self, announced: ReleaseAnnouncement) -> None:
+    def _load(self, announced: ReleaseAnnouncement, take: Callable[[Scorer], None]) -> None:
+        """Load a release, and hand it to `take` when it knows the whole catalogue."""
         settings, topic = self._settings, self._topics.catalogue
         scorer = Scorer.load(
             Path(announced.path),
@@ -106,6 +109,8 @@ class Serving:
             threads=settings.scoring_threads,
             manifest_sha256=announced.manifest_sha256,
         )
+        if (before := self.recommender.scorer) is not None and (taken := scorer.adopt(before)):
+            log.info("release %s takes over the vectors of %d products", scorer.version, taken)
         ends = {partition: span.high for partition, span in spans(settings, topic).items()}
         for messages in read_batches(settings, topic, end_offsets=ends):
             _tell(scorer, *catalogue_changes(messages))
@@ -115,11 +120,11 @@ class Serving:
             # What came while the whole catalogue was read.
             for messages in read_batches(settings, topic, start_offsets=ends):
                 _tell(scorer, *catalogue_changes(messages))
-            before = self.recommender.release
-            self.recommender.serve(scorer)
-        self._metrics.release.clear()
-        self._metrics.release.labels(version=scorer.version, provider=scorer.device).set(1)
-        log.info("release %s took over from %s on %s", scorer.version, before, scorer.device.upper())
+            take(scorer)
+
+
+def _nobody(_: list[str]) -> None:
+    """While no lists are made."""
 
 
 def _tell(scorer: Scorer, items: Sequence[CatalogueItem], removed: Sequence[str]) -> None:

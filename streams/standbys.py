@@ -14,15 +14,13 @@ from contextlib import closing
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
-from mmrec_stream.errors import UserError
-from mmrec_stream.kafka.admin import Cluster
 from mmrec_stream.kafka.reader import FOLLOW_WAIT_MS, PASSING, open_reader
 from mmrec_stream.profiles.partitions import PartitionRows
 from mmrec_stream.settings import Settings
-from streams.placement import Member, expected_by, kept_by
+from streams.placement import kept_by
 
-LOOK_S = 3.0
-"""How often the group is asked who its members are: a change finds the replicas that were chosen before it."""
+LOOK_S = 1.0
+"""How often what to keep is chosen anew: a change of the group finds the replicas that were chosen before it."""
 
 KEEP_S = 60.0
 """How long a partition stays warm that is not to be kept any more: one that was just handed over often comes back, and
@@ -127,7 +125,6 @@ class Standbys:
         self._thread: threading.Thread | None = None
         self._told: list[int] | None = None
         if settings.standbys:
-            self._cluster = Cluster(settings)
             self._thread = threading.Thread(target=self._run, name="standby", daemon=True)
             self._thread.start()
 
@@ -177,37 +174,32 @@ class Standbys:
                 if partition not in self._replicas and self._fits(partition):
                     self._replicas[partition] = Replica(PartitionRows())
 
-    async def warm_up(self, member: str, ended: Callable[[], bool]) -> None:
-        """Before joining: read what will be ours, while others serve it.
+    async def warm_up(self, ended: Callable[[], bool]) -> None:
+        """Before joining: read what may become ours, while others serve it.
+
+        That is everything, as far as there is memory: which share it will be depends on an id that the group chooses. A
+        worker with a name joins at once, as the group keeps its partitions for it and nobody serves them meanwhile.
 
         Args:
-            member: the id that the group will know this worker by; empty if the group will choose it.
             ended: whether the worker is to stop.
         """
-        if self._thread is None:
-            return
-        me = Member(member, self._settings.worker_name)
-        members = await self._members()
-        coming = expected_by(me, members, self._settings.partitions)
-        if not coming:
+        if self._thread is None or self._settings.worker_name:
             return
         began = time.monotonic()
-        self.want(coming)
-        while not (ended() or self._complete(coming)) and time.monotonic() - began < WARM_UP_S:
+        self.want(range(self._settings.partitions))
+        while not (ended() or self._complete()) and time.monotonic() - began < WARM_UP_S:
             await asyncio.sleep(POLL_S / 2)
-        log.info(
-            "%d partitions warm after %.1f s, %d profiles: joining", len(coming), time.monotonic() - began, self.rows
-        )
+        took = time.monotonic() - began
+        log.info("%d partitions warm after %.1f s, %d profiles: joining", len(self.partitions), took, self.rows)
 
-    async def run(self, member: Callable[[], str]) -> None:
-        """Follow the group's changes until cancelled; `member` tells our id, empty before we are one."""
+    async def run(self) -> None:
+        """Keep warm what follows from the present share, until cancelled."""
         while self._thread is not None:
             await asyncio.sleep(LOOK_S)
-            members = await self._members()
-            me = next((one for one in members if one.id == member()), None)
-            if me is None:  # not there yet, or a broker that tells nothing: what is warm stays so
+            kept = kept_by(self._owned, self._settings.partitions, self._settings.standbys)
+            if kept is None:  # a rebalance, or nothing is held: what is warm stays so
                 continue
-            self.want(kept_by(me, members, self._settings.partitions, self._settings.standbys))
+            self.want(kept)
             if self.partitions != self._told:
                 self._told = self.partitions
                 log.info("keeping partitions %s warm", ", ".join(map(str, self._told)) or "none")
@@ -218,18 +210,9 @@ class Standbys:
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
 
-    async def _members(self) -> list[Member]:
-        try:
-            found = await asyncio.to_thread(self._cluster.members, self._settings.app_id)
-        except UserError as error:
-            log.debug("who is in the group is not known: %s", error)
-            return []
-        return [Member(one, name, frozenset(partitions)) for one, name, partitions in found]
-
-    def _complete(self, partitions: Sequence[int]) -> bool:
+    def _complete(self) -> bool:
         with self._lock:
-            found = [self._replicas.get(partition) for partition in partitions]
-            return all(one is None or one.complete for one in found)
+            return all(replica.complete for replica in self._replicas.values())
 
     def _fits(self, partition: int) -> bool:
         rows = self.rows + self._too_large.get(partition, 0)

@@ -25,6 +25,8 @@ class Catalogue:
         self._brands = np.zeros(1024, dtype=np.uint32)
         self._bands = np.full(1024, UNKNOWN_BAND, dtype=np.int8)
         self._sellable = np.zeros(1024, dtype=np.bool_)
+        self.version = 0
+        """Grows with every change, after it: whoever has read it before he looked knows when to look again."""
 
     def __len__(self) -> int:
         return len(self._index)
@@ -45,11 +47,13 @@ class Catalogue:
         self._brands[rows] = [short_key(item.brand) if item.brand else NO_KEY for item in items]
         self._bands[rows] = price_bands(np.array([item.price for item in items], dtype=np.float64))
         self._sellable[rows] = [item.sellable for item in items]
+        self.version += 1
 
     def remove(self, item_ids: Sequence[str]) -> None:
         """Take items out of sale for good, those too that were never published."""
         rows = self._rows(item_ids)
         self._sellable[rows] = False
+        self.version += 1
 
     def sellable(self, keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Whether each item may be recommended, the shape of `keys`.

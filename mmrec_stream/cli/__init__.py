@@ -37,8 +37,10 @@ def main() -> None:
         sys.exit(1)
 
 
+from mmrec_stream.cli import release  # noqa: E402
 from mmrec_stream.cli.audit import audit  # noqa: E402
 from mmrec_stream.cli.broker import broker  # noqa: E402
+from mmrec_stream.cli.catalogue import catalogue  # noqa: E402
 from mmrec_stream.cli.demo import demo  # noqa: E402
 from mmrec_stream.cli.doctor import doctor  # noqa: E402
 from mmrec_stream.cli.evaluate import evaluate  # noqa: E402
@@ -54,8 +56,10 @@ from mmrec_stream.cli.storefront import storefront  # noqa: E402
 from mmrec_stream.cli.tail import tail  # noqa: E402
 from mmrec_stream.cli.topics import topics  # noqa: E402
 
+app.add_typer(release.app, name="release")
 app.command()(audit)
 app.command()(broker)
+app.command()(catalogue)
 app.command()(demo)
 app.command()(doctor)
 app.command()(evaluate)

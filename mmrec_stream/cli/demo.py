@@ -1,55 +1,62 @@
-"""`mmrec demo`: everything on this machine, from an empty broker to live lists."""
+"""`mmrec demo`: everything on this machine, from an empty broker to a shop with live lists."""
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic, time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mmrec_stream.errors import UserError
 
 if TYPE_CHECKING:
-    import subprocess
+    import asyncio
+    import threading
 
     from rich.console import Console
 
     from mmrec_stream.contracts.recommendations import RecommendationList
+    from mmrec_stream.demo.supervisor import Supervisor
     from mmrec_stream.settings import Settings
+    from mmrec_stream.storefront.gateway import Gateway
 
 ONCE_S = 20.0
 """How long `--once` streams: a thousand events at the default rate, enough for a p99."""
 
-TRAIN_MINUTES = 0.5
-"""Most minutes of passes over the data, so that the first lists come within a minute or two. More passes gain a few
-percent of NDCG, which nobody sees in a demo."""
-
 SHOW_EVERY_S = 1.0
 """A list a second can be read; there are tens."""
 
-START_TIMEOUT_S = 120.0
-"""A worker starts in 2 s. The first one on a machine compiles the fold, and may share the cores with others."""
+OPEN_TIMEOUT_S = 120.0
+"""How long the shop may take to have goods: drawing the pictures takes 5 s on an idle core."""
 
-STOP_TIMEOUT_S = 20.0
+PICTURE_SIDE = 192
+"""Pixels along an edge of a picture: as wide as a card. 288 take twice as long to draw, before anything is there."""
 
 
 def demo(
-    once: Annotated[bool, typer.Option("--once", help="Stream for 20 s, print a summary, exit.")] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="Wait for the first model, stream for 20 s, print a summary, exit.")
+    ] = False,
     users: Annotated[int, typer.Option(min=10, help="Shoppers.")] = 2000,
     items: Annotated[int, typer.Option(min=50, help="Products.")] = 2000,
     days: Annotated[float, typer.Option(min=1, help="Days of past behaviour to train on.")] = 14.0,
     rate: Annotated[float, typer.Option(min=1, help="Live events a second.")] = 50.0,
     data: Annotated[Path | None, typer.Option(help="Folder to keep everything in; default: a temporary one.")] = None,
 ) -> None:
-    """Run everything on this machine: broker, first model, worker, a shop to walk through, live shoppers and lists.
+    """Run everything on this machine: broker, worker, a shop to walk through, live shoppers and lists, a first model.
+
+    The shop is open after some seconds, with what is popular; a model is trained beside it and takes over within a
+    minute or two. Its panel shows what happens, trains again, and kills the worker, if you want to see what is lost.
 
     Needs neither Docker nor Java (with KAFKA_HOME set and Java there, it runs on Apache Kafka). Ctrl-C ends it;
     whatever it started, it stops.
 
     Example: `mmrec demo --rate 200`
     """
+    import asyncio
+    import logging
     import tempfile
 
     from rich.console import Console
@@ -62,182 +69,128 @@ def demo(
     with ExitStack() as stack:
         folder = data or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mmrec-demo-")))
         folder.mkdir(parents=True, exist_ok=True)
+        logging.basicConfig(level=logging.INFO, filename=folder / "storefront.log", force=True)
         console.rule("1  a broker")
         broker = stack.enter_context(choose_broker(data=folder / "broker"))
         ports = {"web_port": free_port(), "storefront_port": free_port()}
         settings = load_settings(bootstrap=broker.bootstrap, data_dir=folder.absolute(), **ports)
-        console.print(f"{broker.name} at {broker.bootstrap}")
-        console.rule(f"2  a shop: {items:,} products, {users:,} shoppers, {days:g} days of behaviour")
-        shop = ["--users", str(users), "--items", str(items)]
+        console.print(f"{broker.name} at {broker.bootstrap}; logs: {folder}")
         created = ensure_topics(settings)
         console.print(f"created {len(created)} topics: {', '.join(created)}")
-        _run(settings, "simulate", *shop, "--days-before", f"{days:g}", "--rate", "0")
-        console.rule("3  a first model")
-        _run(settings, "train", "--from", "kafka", "--minutes", f"{TRAIN_MINUTES:g}")
-        console.rule("4  a worker")
-        worker = stack.enter_context(_background(settings, folder / "worker.log", "worker"))
-        status = _await_ready(settings, worker, folder / "worker.log")
-        console.print(
-            f"serving release {status['release']} on http://127.0.0.1:{settings.web_port} (/health, /metrics); "
-            f"its log: {folder / 'worker.log'}"
-        )
-        console.rule("5  a shop to walk through")
-        serve = ("storefront", "--dev", "--port", str(settings.storefront_port))
-        pages = stack.enter_context(_background(settings, folder / "storefront.log", *serve))
-        shop_url = _await_shop(settings, pages, folder / "storefront.log")
-        console.print(f"open [bold]{shop_url}[/bold]: what it shows changes with every click")
+        shop = ("--users", str(users), "--items", str(items), "--picture-side", str(PICTURE_SIDE))
+        past = f"{days:g}" if not _has_events(settings) else "0"
+        console.rule(f"2  a shop: {items:,} products, {users:,} shoppers, {past} days of behaviour, a worker")
+        simulate = ("simulate", *shop, "--days-before", past, "--rate", f"{rate:g}", "--seed", "7")
+        asyncio.run(_run(settings, folder, console, broker.name, simulate, once=once))
+
+
+async def _run(
+    settings: "Settings", folder: Path, console: "Console", broker: str, simulate: Sequence[str], *, once: bool
+) -> None:
+    """Run everything but the broker, until Ctrl-C or, `once`, until a model has served for a while."""
+    import asyncio
+    import signal
+    import threading
+
+    from mmrec_stream.demo.supervisor import Supervisor
+    from mmrec_stream.demo.visit import visit
+    from mmrec_stream.storefront.serving import serving
+
+    ended, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ended.set)
+    began_ms = int(time() * 1000)
+    supervisor = Supervisor(settings, folder)
+    async with serving(settings, dev=True, controls=supervisor) as (gateway, port), supervisor.running() as worker:
+        await supervisor.run("shoppers", *simulate)
+        waiting = asyncio.create_task(ended.wait())
+
+        async def unless_ended(work: "asyncio.Task[bool] | asyncio.Task[None]") -> bool:
+            """Wait for `work`; whether it was done before the end was asked for. A worker that fails, fails us."""
+            await asyncio.wait({work, waiting, worker}, return_when=asyncio.FIRST_COMPLETED)
+            if worker.done():
+                worker.result()
+            if work.done():
+                work.result()
+                return True
+            work.cancel()
+            return False
+
+        if not await unless_ended(asyncio.create_task(_await_goods(gateway, folder))):
+            return
+        url = f"http://127.0.0.1:{port}/shop/"
+        console.rule("3  open")
+        console.print(f"[bold]{url}[/bold]: what it shows changes with every click")
+        console.print("a first model is trained beside it; until it takes over, lists are what is popular")
         if not once and sys.stdout.isatty():
             import webbrowser
 
-            webbrowser.open(shop_url)
-        console.rule(f"6  live: {rate:g} events a second" + ("" if once else ", Ctrl-C ends it"))
-        live = [*shop, "--days-before", "0", "--rate", f"{rate:g}", "--seed", "7"]
-        stack.enter_context(_background(settings, folder / "shoppers.log", "simulate", *live))
+            await asyncio.to_thread(webbrowser.open, f"{url}?panel")
+        training = asyncio.create_task(_train(gateway, supervisor, began_ms))
+        if once and not await unless_ended(training):
+            return
+        if once and not training.result():
+            raise UserError(f"no release came into service: {supervisor.status()['happenings'][-1]['text']}")
+        console.rule("4  live" + ("" if once else ", Ctrl-C ends it"))
         latencies: list[float] = []
-        began = monotonic()
+        began, over = monotonic(), threading.Event()
+        showing = asyncio.create_task(asyncio.to_thread(_show_lists, settings, console, latencies, over))
+        span = asyncio.create_task(asyncio.sleep(ONCE_S) if once else ended.wait())
         try:
-            _show_lists(settings, console, latencies, ONCE_S if once else None, worker)
-        except KeyboardInterrupt:
-            console.print()
-        _summarise(settings, latencies, monotonic() - began, broker.name)
+            await unless_ended(span)  # type: ignore[arg-type]
+        finally:
+            over.set()
+            await showing
+        await asyncio.sleep(0)
+        if not once:
+            training.cancel()
+        _summarise(supervisor.figures, latencies, monotonic() - began, broker)
         if once:
-            console.print(_visit(settings))
+            console.print(await asyncio.to_thread(visit, settings))
 
 
-def _command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "mmrec_stream", *arguments]
-
-
-def _environment(settings: "Settings") -> dict[str, str]:
-    import os
-
-    own = {
-        "MMREC_BOOTSTRAP": settings.bootstrap,
-        "MMREC_DATA_DIR": str(settings.data_dir),
-        "MMREC_WEB_PORT": str(settings.web_port),
-        "MMREC_STOREFRONT_PORT": str(settings.storefront_port),
-    }
-    return os.environ | own
-
-
-def _run(settings: "Settings", *arguments: str) -> None:
-    """A step in the foreground, with its own progress display."""
-    import subprocess
-
-    from mmrec_stream.processes import die_with_parent
-
-    done = subprocess.run(_command(*arguments), env=_environment(settings), preexec_fn=die_with_parent, check=False)
-    if done.returncode:
-        raise UserError(f"`mmrec {arguments[0]}` ended with status {done.returncode}; what it printed is above")
-
-
-@contextmanager
-def _background(settings: "Settings", log: Path, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """A step in the background, out of reach of the terminal's Ctrl-C; stopped at the end."""
-    import subprocess
-
-    from mmrec_stream.processes import die_with_parent
-
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            _command(*arguments),
-            env=_environment(settings),
-            stdout=file,
-            stderr=file,
-            start_new_session=True,
-            preexec_fn=die_with_parent,
-        )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _await_ready(settings: "Settings", worker: "subprocess.Popen[bytes]", log: Path) -> dict[str, Any]:
-    from time import sleep
-
-    deadline = monotonic() + START_TIMEOUT_S
-    while worker.poll() is None and monotonic() < deadline:
-        status = _status(settings)
-        if status.get("ready"):
-            return status
-        sleep(0.1)
-    raise UserError(f"the worker did not start: {''.join(log.read_text().splitlines(keepends=True)[-5:])}")
-
-
-def _status(settings: "Settings") -> dict[str, Any]:
-    """The worker's health page; empty while it does not answer."""
-    import json
-    from urllib.request import urlopen
-
-    try:
-        with urlopen(f"http://127.0.0.1:{settings.web_port}/ready", timeout=2) as answer:
-            status: dict[str, Any] = json.load(answer)
-            return status
-    except OSError:
-        return {}
-
-
-def _await_shop(settings: "Settings", pages: "subprocess.Popen[bytes]", log: Path) -> str:
-    """The address of the demo shop, once the gateway serves it."""
-    from time import sleep
-
-    deadline = monotonic() + START_TIMEOUT_S
-    while pages.poll() is None and monotonic() < deadline:
-        if _get(settings.storefront_port, "/readyz") is not None:
-            return f"http://127.0.0.1:{settings.storefront_port}/shop/"
-        sleep(0.1)
-    raise UserError(f"the storefront did not start: {''.join(log.read_text().splitlines(keepends=True)[-5:])}")
-
-
-def _get(port: int, path: str) -> bytes | None:
-    """What a page on this machine says; None while it does not answer, or not well."""
-    from urllib.request import urlopen
-
-    try:
-        with urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
-            body: bytes = answer.read()
-            return body
-    except OSError:
-        return None
-
-
-def _visit(settings: "Settings") -> str:
-    """See that the shop is there, and that it shows a shopper the list that a worker has made for him.
-
-    Raises:
-        UserError: it does not.
-    """
-    import json
-    from itertools import islice
-
-    from mmrec_stream.kafka.reader import read
+def _has_events(settings: "Settings") -> bool:
+    """Whether a demo of before has left its log in the broker's folder."""
+    from mmrec_stream.kafka.reader import spans
     from mmrec_stream.topics import Topics
 
-    if _get(settings.storefront_port, "/shop/") is None:
-        raise UserError("the shop does not answer")
-    lists = islice(read(settings, Topics.of(settings).recommendations), 50)
-    users = {(message.key() or b"").decode() for message in lists}
-    for user in sorted(users):
-        shown = _get(settings.storefront_port, f"/v1/recommendations?user={user}")
-        if shown is not None and (answer := json.loads(shown)).get("personalised") and answer["items"]:
-            return f"the shop shows {user} {len(answer['items'])} products of list {answer['list_id'][:8]}…"
-    raise UserError(f"the shop shows none of {len(users)} shoppers a list of their own")
+    return any(not span.empty for span in spans(settings, Topics.of(settings).clicks).values())
+
+
+async def _await_goods(gateway: "Gateway", folder: Path) -> None:
+    """Wait until the shop has something to show.
+
+    Raises:
+        UserError: it does not get anything.
+    """
+    from asyncio import sleep
+
+    from mmrec_stream.demo.children import last_lines
+
+    deadline = monotonic() + OPEN_TIMEOUT_S
+    while not (gateway.ready and len(gateway.shelf)):
+        if monotonic() > deadline:
+            raise UserError(f"the shop has no goods: {last_lines(folder / 'shoppers.log')}")
+        await sleep(0.05)
+
+
+async def _train(gateway: "Gateway", supervisor: "Supervisor", began_ms: int) -> bool:
+    """Train once the log has come to the present; whether a release serves."""
+    from asyncio import sleep
+
+    while gateway.desk.newest_ms < began_ms:
+        await sleep(0.2)
+    await supervisor.ready.wait()
+    return await supervisor.train()
 
 
 def _show_lists(
     settings: "Settings",
     console: "Console",
     latencies: list[float],
-    seconds: float | None,
-    worker: "subprocess.Popen[bytes]",
+    over: "threading.Event",
 ) -> None:
-    """Print a list a second; note the latency of the lists for live events, ms."""
+    """Print a list a second until it is over; note the latency of the lists for live events, ms."""
     from mmrec_stream.cli.tail import list_text
     from mmrec_stream.contracts.recommendations import decode_list
     from mmrec_stream.kafka.reader import follow, spans
@@ -250,7 +203,6 @@ def _show_lists(
     starts = {topic: {partition: span.high for partition, span in each.items()} for topic, each in found.items()}
     # Lists for the past log tell how long ago that was published.
     began_ms = time() * 1000
-    end = monotonic() + seconds if seconds is not None else None
     shown = 0.0
     for messages in follow(settings, starts):
         lists: list[RecommendationList] = []
@@ -263,19 +215,16 @@ def _show_lists(
         if lists and monotonic() - shown > SHOW_EVERY_S:
             console.print(list_text(lists[-1], names, 3), markup=False)
             shown = monotonic()
-        if worker.poll() is not None:
-            raise UserError(f"the worker ended: its log is in {settings.data_dir / 'worker.log'}")
-        if end is not None and monotonic() > end:
+        if over.is_set():
             return
 
 
-def _summarise(settings: "Settings", latencies: Sequence[float], seconds: float, broker: str) -> None:
+def _summarise(counts: Mapping[str, str], latencies: Sequence[float], seconds: float, broker: str) -> None:
     """What went in, what came out, how long it took."""
     import numpy as np
     from rich.console import Console
     from rich.table import Table
 
-    counts = _metrics(settings)
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_row("broker", broker)
     table.add_row("model", counts.get("release", "none"))
@@ -290,22 +239,3 @@ def _summarise(settings: "Settings", latencies: Sequence[float], seconds: float,
     Console().print(table)
     if not latencies:
         raise UserError("no list came out; the worker's log says why")
-
-
-def _metrics(settings: "Settings") -> dict[str, str]:
-    """The worker's counters, summed over their labels, and what serves."""
-    from urllib.request import urlopen
-
-    from prometheus_client.parser import text_string_to_metric_families
-
-    with urlopen(f"http://127.0.0.1:{settings.web_port}/metrics", timeout=5) as answer:
-        families = list(text_string_to_metric_families(answer.read().decode()))
-    found: dict[str, str] = {}
-    for family in families:
-        totals = [sample.value for sample in family.samples if sample.name.endswith("_total")]
-        if totals:
-            found[family.name.removeprefix("mmrec_")] = str(sum(totals))
-        for sample in family.samples:
-            if sample.name == "mmrec_release_info":
-                found |= {"release": sample.labels["version"], "provider": sample.labels["provider"].upper()}
-    return found

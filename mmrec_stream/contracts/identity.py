@@ -29,9 +29,13 @@ def short_key(text: str) -> int:
     return (id_key(text) >> 32) or 1
 
 
-def list_id(user_id: str, topic: str, partition: int, offset: int, release: str) -> str:
-    """The id of a recommendation list, derived from its cause alone, so that a repeat is known as one."""
-    return xxh3_128_hexdigest(f"{user_id}\0{topic}\0{partition}\0{offset}\0{release}".encode())
+def list_id(user_id: str, topic: str, partition: int, offset: int, release: str, revision: int = 0) -> str:
+    """The id of a recommendation list, derived from its cause alone, so that a repeat is known as one.
+
+    A list that is made again for the same cause (`revision` times) is another one: its places hold other items.
+    """
+    again = f"\0{revision}" if revision else ""
+    return xxh3_128_hexdigest(f"{user_id}\0{topic}\0{partition}\0{offset}\0{release}{again}".encode())
 
 
 def source_key(topic: str, partition: int) -> int:

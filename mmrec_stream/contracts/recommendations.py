@@ -66,6 +66,8 @@ class RecommendationList(Struct, kw_only=True, frozen=True, omit_defaults=True, 
     alpha: float = 1.0
     surface: Annotated[str, Meta(pattern="^[a-z0-9_-]{1,32}$", description="what it was made for")] = "home"
     policy: Annotated[str, Meta(max_length=256, description="rules it obeys: id/version, with what gave way")] = ""
+    revision: Annotated[int, Meta(ge=0)] = 0
+    """How many times the list was made again for the same cause, as a product in it could no longer be sold."""
     v: SchemaVersion = 1
 
 

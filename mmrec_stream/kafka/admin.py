@@ -188,24 +188,6 @@ class Cluster:
                         raise _refusal(error)(f"group {group}: the cluster refused: {error.args[0].str()}") from error
                 consumer.poll(0.05)
 
-    def members(self, group: str) -> list[tuple[str, str, set[int]]]:
-        """The members of a consumer group: id, static name or nothing, numbers of the partitions that each has.
-
-        The embedded broker tells of none.
-
-        Raises:
-            UserError: no broker answers, or it refuses.
-        """
-        described = _result(self._admin.describe_consumer_groups([group], request_timeout=ANSWER_S)[group])
-        return [
-            (
-                member.member_id,
-                member.group_instance_id or "",
-                {place.partition for place in member.assignment.topic_partitions} if member.assignment else set(),
-            )
-            for member in described.members
-        ]
-
     def _config(self, kind: ResourceType, name: str) -> dict[str, str]:
         resource = ConfigResource(kind, name)
         answers = self._admin.describe_configs([resource], request_timeout=TIMEOUT_S)

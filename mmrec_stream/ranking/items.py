@@ -1,6 +1,8 @@
 """The item table: which row an item has, and everything the ranker knows of each row."""
 
+from collections import deque
 from collections.abc import Sequence
+from threading import Lock
 from typing import TypeVar
 
 import numpy as np
@@ -18,6 +20,14 @@ are copied about never; each reserved row of 64 floats costs 256 bytes."""
 CONTENT_TEMPERATURE = 0.1
 """Softmax temperature of cosine similarities: a difference of .1 between two neighbours makes one count e times the
 other, which is about how far the nearest neighbours of a trained table lie apart."""
+
+INTRODUCED_TO = 8
+"""Items that an added one becomes a neighbour of: those that resemble it most. Whoever has looked at one of them is led
+to it; a product page shows about as many."""
+
+ADDED_SHARE = 0.25
+"""At most this share of an item's neighbours are added ones that nobody has been seen to choose after it. Beyond that
+the weakest of them makes room, so that a delivery of a thousand alike products leaves what behaviour has shown."""
 
 _COMPARED = 8_000_000
 """Similarities held at a time while added items look for their neighbours: 32 MB, and twice that of indices."""
@@ -52,6 +62,13 @@ class ItemTable:
         self._neighbours = _reserved(neighbours, capacity, -1)
         self._neighbour_weights = _reserved(neighbour_weights, capacity, 0.0)
         self._available = np.ones(capacity, dtype=bool)
+        self._trained = self._count
+        self._strangers: deque[tuple[int, int]] = deque()
+        """Added rows, and what each is to become a neighbour of."""
+        self._linking = Lock()
+        """Held while neighbours change in place, and while they move."""
+        self._changed_at = np.zeros(capacity, dtype=np.int64)
+        """The version that each row's vector or availability changed with."""
         self._index = KeyIndex()
         self._index.add(id_keys(self._ids))
         self.version = 0
@@ -86,7 +103,15 @@ class ItemTable:
         return self._available[: self._count]
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """What the ranker reads, by the names of its inputs, all of the same number of rows."""
+        """What the ranker reads, by the names of its inputs, all of the same number of rows.
+
+        For the thread that ranks, when it is done with the arrays that it had before: neighbours change in place, and
+        may be rows that those did not have.
+        """
+        if self._strangers:
+            with self._linking:
+                while self._strangers:
+                    self._introduce(*self._strangers.popleft())
         count = self._count
         return {
             "item_vectors": self._vectors[:count],
@@ -106,7 +131,8 @@ class ItemTable:
     def add(self, ids: Sequence[str], vectors: NDArray[np.float32]) -> NDArray[np.int64]:
         """Append items, or give items that are there another vector.
 
-        Nothing is known of what follows an appended item, so its neighbours are the items that resemble it most.
+        Nothing is known of what follows an appended item, so its neighbours are the items that resemble it most, and it
+        becomes a neighbour of theirs when the arrays are next asked for.
 
         Args:
             ids: Different item ids, (n,).
@@ -129,8 +155,12 @@ class ItemTable:
         chunk = max(1, _COMPARED // max(self._count, 1))
         for start in range(0, len(fresh), chunk):
             self._resemble(rows[fresh[start : start + chunk]])
-        self.version += 1
+        self._note(rows)
         return rows
+
+    def changed_since(self, version: int) -> NDArray[np.int64]:
+        """The rows whose vector or availability has changed since the table had this version, added ones too."""
+        return np.flatnonzero(self._changed_at[: self._count] > version)
 
     def set_available(self, rows: NDArray[np.int64], available: NDArray[np.bool_] | bool) -> None:
         """Say which rows may be recommended; `UNKNOWN` rows are passed over."""
@@ -138,7 +168,12 @@ class ItemTable:
         changed = np.broadcast_to(available, rows.shape)[known]
         if not np.array_equal(self._available[rows[known]], changed):
             self._available[rows[known]] = changed
-            self.version += 1
+            self._note(rows[known])
+
+    def _note(self, rows: NDArray[np.int64]) -> None:
+        """Rows have changed. The version last: whoever reads it on another thread finds all that came with it."""
+        self._changed_at[rows] = self.version + 1
+        self.version += 1
 
     def _resemble(self, rows: NDArray[np.int64]) -> None:
         """Make the nearest items by cosine the neighbours of `rows`, weighted by a softmax."""
@@ -154,12 +189,33 @@ class ItemTable:
         weights = np.exp((closeness - closeness.max(axis=1, keepdims=True)) / CONTENT_TEMPERATURE)
         self._neighbours[rows, :keep] = nearest
         self._neighbour_weights[rows, :keep] = weights / weights.sum(axis=1, keepdims=True)
+        for place, row in enumerate(rows.tolist()):
+            for other in nearest[place, np.argsort(-closeness[place], kind="stable")[:INTRODUCED_TO]].tolist():
+                self._strangers.append((row, other))
+
+    def _introduce(self, row: int, other: int) -> None:
+        """Make `row` a neighbour of `other`, with the mean weight of those it has; their sum stays what it was."""
+        neighbours, weights = self._neighbours[other].copy(), self._neighbour_weights[other].copy()
+        if (neighbours == row).any():
+            return
+        added, total = np.flatnonzero(neighbours >= self._trained), float(weights.sum())
+        if len(added) >= max(1, int(ADDED_SHARE * len(neighbours))) and other < self._trained:
+            place = added[weights[added].argmin()]
+        else:
+            place = np.where(neighbours < 0, -1.0, weights).argmin()
+        weights[place] = 0.0
+        kept = weights[weights > 0]
+        neighbours[place], weights[place] = row, kept.mean() if len(kept) else 1.0
+        self._neighbour_weights[other] = weights * ((total or 1.0) / weights.sum())
+        self._neighbours[other] = neighbours
 
     def _grow(self, capacity: int) -> None:
         self._vectors = _reserved(self.vectors, capacity, 0.0)
-        self._neighbours = _reserved(self.neighbours, capacity, -1)
-        self._neighbour_weights = _reserved(self.neighbour_weights, capacity, 0.0)
+        with self._linking:
+            self._neighbours = _reserved(self.neighbours, capacity, -1)
+            self._neighbour_weights = _reserved(self.neighbour_weights, capacity, 0.0)
         self._available = _reserved(self.available, capacity, True)
+        self._changed_at = _reserved(self._changed_at[: self._count], capacity, 0)
 
 
 def _reserved(array: NDArray[T], capacity: int, fill: object) -> NDArray[T]:

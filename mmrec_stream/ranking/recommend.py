@@ -1,18 +1,24 @@
 """Lists for a batch of profiles: the hybrid ranking where the release knows the user, what is popular where not."""
 
+import logging
+import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmrec_stream.catalogue.attributes import Catalogue
+from mmrec_stream.contracts.identity import id_keys
 from mmrec_stream.contracts.recommendations import Recommended
 from mmrec_stream.profiles.record import Records
 from mmrec_stream.ranking.features import Labels, features_of, held_keys
 from mmrec_stream.ranking.popularity import Popularity
 from mmrec_stream.ranking.scorer import Scorer
+from mmrec_stream.releases.rollout import in_canary
+
+log = logging.getLogger(__name__)
 
 NO_RELEASE = "none"
 """What a list names as its release while there is none."""
@@ -36,10 +42,32 @@ class Slate:
     """Id and version of the rules that the list obeys; empty where there are none."""
 
 
-class Recommender:
-    """What a worker recommends with: the release that serves, the catalogue, and what is popular.
+class Arm:
+    """A release as lists are made with it."""
 
-    `recommend` runs on one thread at a time; `scorer` may be replaced from another between two batches.
+    def __init__(self, scorer: Scorer) -> None:
+        lists = scorer.release.vocabularies
+        self.scorer = scorer
+        self.categories, self.brands = Labels(lists["categories"]), Labels(lists["brands"])
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A release on trial."""
+
+    arm: Arm
+    share: float
+    """Of the users who are shown its lists: 0 in shadow."""
+    told: Callable[[Sequence[str], Records, int], None]
+    """Shown every batch (users, their profiles, ms since 1970) before it is scored; keeps none of it without a copy."""
+    failed: Callable[[int], None]
+    """Told of users whose lists it could not make, and who were given the live release's."""
+
+
+class Recommender:
+    """What a worker recommends with: the releases that serve, the catalogue, and what is popular.
+
+    `recommend` runs on one thread at a time; releases may be replaced from another between two batches.
     """
 
     def __init__(self, catalogue: Catalogue, popularity: Popularity, *, list_size: int, repurchase_s: float) -> None:
@@ -47,35 +75,84 @@ class Recommender:
         self._popularity = popularity
         self._list_size = list_size
         self._repurchase_s = repurchase_s
-        self._serving: tuple[Scorer, Labels, Labels] | None = None
-        self._popular: tuple[float, list[str], NDArray[np.uint64], NDArray[np.float64]] | None = None
+        self._live: Arm | None = None
+        self._tried: Tried | None = None
+        self._popular: _Popular | None = None
+        self._batch = threading.Lock()
+
+    @property
+    def changes(self) -> int:
+        """How often the catalogue has changed; what was recommended at another count is to be checked."""
+        return self._catalogue.version
+
+    def sellable(self, item_ids: Sequence[str]) -> NDArray[np.bool_]:
+        """Whether each item may be recommended now."""
+        return self._catalogue.sellable(id_keys(item_ids))
+
+    @property
+    def arm(self) -> Arm | None:
+        """The release that serves, as lists are made with it."""
+        return self._live
 
     @property
     def scorer(self) -> Scorer | None:
         """The release that serves."""
-        return self._serving[0] if self._serving else None
+        return self._live.scorer if self._live else None
 
     @property
     def release(self) -> str:
         """Version of the release that serves."""
-        return self._serving[0].version if self._serving else NO_RELEASE
+        return self._live.scorer.version if self._live else NO_RELEASE
 
-    def serve(self, scorer: Scorer) -> None:
-        """Use a release from the next batch on."""
-        lists = scorer.release.vocabularies
-        self._serving = scorer, Labels(lists["categories"]), Labels(lists["brands"])
+    def serve(self, arm: Arm | Scorer, tried: Tried | None = None) -> None:
+        """Use a release from the next batch on, and another one beside it.
+
+        Nothing of what served before is in use when this returns: whoever called may free it, which takes tens of
+        milliseconds, on a thread that has them.
+        """
+        serving = arm if isinstance(arm, Arm) else Arm(arm)
+        with self._batch:
+            self._live, self._tried = serving, tried
 
     def recommend(self, users: Sequence[str], records: Records, now_ms: int) -> list[Slate]:
         """A list for each profile; `records` is the caller's copy and is changed. `users` are their ids."""
-        serving = self._serving
-        if serving is None:
-            return self._popular_slates(records, now_ms, NO_RELEASE)
-        scorer, categories, brands = serving
+        with self._batch:
+            live, tried = self._live, self._tried
+            if live is None:
+                return self._popular_slates(records, now_ms, NO_RELEASE)
+            if tried is None:
+                return self.slates(live, records, now_ms)
+            tried.told(users, records, now_ms)
+            shown = in_canary(id_keys(users), tried.arm.scorer.version, tried.share)
+            if not shown.any():
+                return self.slates(live, records, now_ms)
+            theirs = iter(self._tried_slates(tried, live, records[shown], now_ms))
+            others = iter(self.slates(live, records[~shown], now_ms))
+            return [next(theirs if one else others) for one in shown.tolist()]
+
+    def _tried_slates(self, tried: Tried, live: Arm, records: Records, now_ms: int) -> list[Slate]:
+        try:
+            slates = self.slates(tried.arm, records.copy(), now_ms)
+        except Exception:
+            log.exception("scoring %d users with %s failed", len(records), tried.arm.scorer.version)
+            slates = []
+        bad = [user for user in range(len(records)) if not slates or not slates[user].items]
+        if bad:
+            tried.failed(len(bad))
+            instead = dict(zip(bad, self.slates(live, records[bad], now_ms), strict=True))
+            slates = [instead[user] if user in instead else slates[user] for user in range(len(records))]
+        return slates
+
+    def slates(self, arm: Arm, records: Records, now_ms: int) -> list[Slate]:
+        """Lists by one release; any thread may ask."""
+        if not len(records):
+            return []
+        scorer = arm.scorer
         features, known = features_of(
             records,
             scorer.table,
-            categories,
-            brands,
+            arm.categories,
+            arm.brands,
             now_ms=now_ms,
             repurchase_s=self._repurchase_s,
             max_history=scorer.max_history,
@@ -120,9 +197,24 @@ class Recommender:
         return Slate(chosen[: self._list_size], "popular", release, 0.0)
 
     def _popular_items(self) -> tuple[list[str], NDArray[np.uint64], NDArray[np.float64]]:
-        now = time.monotonic()
-        if self._popular is None or now - self._popular[0] > POPULAR_REFRESH_S or not self._popular[1]:
-            ids, keys, shares = self._popularity.top(4 * (self._list_size + POPULAR_SPARE))
+        now, changes = time.monotonic(), self._catalogue.version
+        popular = self._popular
+        if popular is None or now - popular.at > POPULAR_REFRESH_S or not popular.top[0]:
+            popular = _Popular(now, self._popularity.top(4 * (self._list_size + POPULAR_SPARE)))
+        if popular.changes != changes:
+            ids, keys, shares = popular.top
             sellable = np.flatnonzero(self._catalogue.sellable(keys))[: self._list_size + POPULAR_SPARE]
-            self._popular = now, [ids[place] for place in sellable], keys[sellable], shares[sellable]
-        return self._popular[1:]
+            popular.sellable = [ids[place] for place in sellable], keys[sellable], shares[sellable]
+            popular.changes = changes
+        self._popular = popular
+        return popular.sellable
+
+
+@dataclass(slots=True)
+class _Popular:
+    """What is popular, and what of it can be sold, as of a count of the catalogue's changes."""
+
+    at: float
+    top: tuple[list[str], NDArray[np.uint64], NDArray[np.float64]]
+    changes: int = -1
+    sellable: tuple[list[str], NDArray[np.uint64], NDArray[np.float64]] = field(init=False)

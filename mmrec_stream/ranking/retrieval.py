@@ -98,12 +98,12 @@ class Retrieval:
         return lists
 
     def _update(self) -> None:
-        """Take over what has changed in the table: new rows, and whether an item is available."""
-        before = self._available
+        """Take over what has changed in the table: new rows, vectors, and whether an item is available."""
+        before = self._version
         vectors, available = self._note()
         if isinstance(self._index, ExactIndex):
-            changed = np.flatnonzero(self._available[: len(before)] != before)
-            self._index.update(vectors, available, np.concatenate([changed, np.arange(len(before), len(vectors))]))
+            changed = self._table.changed_since(before)
+            self._index.update(vectors, available, changed[changed < len(vectors)])
         else:
             self._index.update(vectors, available)
 

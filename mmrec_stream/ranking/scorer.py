@@ -1,6 +1,7 @@
 """The scorer: a release, loaded, checked and warmed up, that turns users' features into lists."""
 
 import logging
+import threading
 import time
 from collections.abc import Sequence
 from copy import copy
@@ -13,15 +14,16 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from mmrec_stream.contracts.catalogue import CatalogueItem
+from mmrec_stream.contracts.identity import id_keys
 from mmrec_stream.errors import UserError, first_line
 from mmrec_stream.ranking.approximate import PROBED_USERS
-from mmrec_stream.ranking.content import FEATURE, Vocabularies, content_of
+from mmrec_stream.ranking.content import FEATURE, Vocabularies, content_key, content_of
 from mmrec_stream.ranking.items import ItemTable
 from mmrec_stream.ranking.providers import Device, choose_device, session_on
 from mmrec_stream.ranking.retrieval import Retrieval
 from mmrec_stream.ranking.types import TOLERANCES, Features, Lists, blank_features, close
 from mmrec_stream.ranking.users import UserEncoder
-from mmrec_stream.releases.folder import ITEM_ENCODER, RANKER, Half, Release, load_release
+from mmrec_stream.releases.folder import ITEM_ENCODER, RANKER, VOCABULARIES, Half, Release, load_release
 
 TABLE_INPUTS = ("item_vectors", "neighbours", "neighbour_weights", "available")
 OUTPUTS = ("rows", "scores", "p_user", "p_item", "alpha")
@@ -45,6 +47,11 @@ at a million items candidates take a fifth of it."""
 HALVES: dict[Half, float] = {"user": 1.0, "item": 0.0}
 """The α that leaves a half of the mix alone."""
 
+KEPT = 0.5
+"""How much of its vector a trained item keeps when its text or picture changes. The vector knows behaviour, which the
+content's does not; what it was made of is not known any more, so that neither can be told from the other. A corrected
+title must not undo what was learned, and another picture must count; the next release has both."""
+
 WARM_BATCHES = (1, 64)
 """Batch sizes run before the first user: the first run of a size allocates, and takes ten times as long as the next."""
 
@@ -54,7 +61,7 @@ log = logging.getLogger(__name__)
 class Scorer:
     """One release, serving. Load it in a thread: reading, checking and warming up take from 0.1 s to seconds.
 
-    `run` may be called from one thread while another changes the table; a change is seen whole at the next run.
+    `run` may be called while another thread changes the table; a change is seen whole at the next run.
     """
 
     def __init__(self, release: Release, device: Device, threads: int) -> None:
@@ -64,11 +71,15 @@ class Scorer:
         self._threads = threads
         self.vocabularies = Vocabularies.of(release.vocabularies)
         self.table = ItemTable(release.item_ids, release.item_vectors, release.neighbours, release.neighbour_weights)
+        self._contents = np.zeros(len(self.table), dtype=np.uint64)
+        """What each item's vector was made of, `content_key` by row; 0 where no catalogue record was seen."""
         self._alphas: dict[str, NDArray[np.float32]] = {}
         self._ranker = session_on(str(release.path / RANKER), device, threads)
         self._encoder = session_on(str(release.path / ITEM_ENCODER), "cpu", threads)
         self._resident: tuple[int, dict[str, ort.OrtValue]] | None = None
         self._two_stages: tuple[UserEncoder, Retrieval] | None = None
+        # An index is brought up to date by whoever searches it next.
+        self._searching = threading.Lock()
 
     @classmethod
     def load(
@@ -161,7 +172,9 @@ class Scorer:
 
     def _of_candidates(self, features: Features, k: int) -> Lists:
         encoder, index = cast("tuple[UserEncoder, Retrieval]", self._two_stages)
-        return index.lists(encoder.encode(features), features.excluded, k)
+        users = encoder.encode(features)
+        with self._searching:
+            return index.lists(users, features.excluded, k)
 
     def at_alpha(self, alpha: float) -> "Scorer":
         """The same release, and the same item table, with one α for everybody: 1 is p_user alone, 0 p_item alone.
@@ -182,21 +195,56 @@ class Scorer:
         return vectors
 
     def add_items(self, items: Sequence[CatalogueItem]) -> NDArray[np.int64]:
-        """Make catalogue items recommendable that the release has not seen; says which rows all `items` have.
+        """Take catalogue items as they are; says which rows all `items` have.
 
-        Items that the release was trained on keep their vector, which knows behaviour as well as content.
+        Items that the release has not seen are encoded and recommendable from then on; those whose text, picture or
+        attributes have changed since they were last given get another vector (see `KEPT`). Items that the release was
+        trained on keep theirs at first, which knows behaviour as well as content. Price and stock cost no encoding.
         """
-        rows = np.array([self.table.row(item.item_id) for item in items], dtype=np.int64)
-        unseen = {item.item_id: item for item, row in zip(items, rows, strict=True) if row < 0}
-        if unseen:
-            self.table.add(list(unseen), self.encode(list(unseen.values())))
-            rows = np.array([self.table.row(item.item_id) for item in items], dtype=np.int64)
+        keys, contents = id_keys([item.item_id for item in items]), [content_key(item) for item in items]
+        rows = self.table.rows(keys)
+        before = np.where(rows >= 0, self._contents[rows], 0).tolist() if len(self._contents) else [0] * len(items)
+        to_encode = {
+            item.item_id: item
+            for item, row, was, content in zip(items, rows.tolist(), before, contents, strict=True)
+            if row < 0 or was not in (0, content)
+        }
+        if to_encode:
+            vectors = self.encode(list(to_encode.values()))
+            known = self.table.rows(id_keys(to_encode))
+            trained = (known >= 0) & (known < len(self.release.item_ids))
+            vectors[trained] = KEPT * self.table.vectors[known[trained]] + (1 - KEPT) * vectors[trained]
+            self.table.add(list(to_encode), vectors)
+            rows = self.table.rows(keys)
+        if len(self.table) > len(self._contents):
+            self._contents = np.concatenate([self._contents, np.zeros(len(self.table), dtype=np.uint64)])
+        self._contents[rows] = contents
         self.table.set_available(rows, np.array([item.sellable for item in items], dtype=bool))
         return rows
 
+    def adopt(self, other: "Scorer") -> int:
+        """Take over the vectors of items that another release was told of and this one was not trained on.
+
+        Nothing is taken where the two encode items differently; those have to be told of by `add_items`.
+
+        Returns:
+            How many items were taken over.
+        """
+        mine, theirs = self.release.manifest, other.release.manifest
+        if any(mine.files[name].sha256 != theirs.files[name].sha256 for name in (ITEM_ENCODER, VOCABULARIES)):
+            return 0
+        known = len(other.release.item_ids)
+        vectors, ids = other.table.vectors, list(other.table.ids)
+        rows = [row for row in range(known, len(vectors)) if self.table.row(ids[row]) < 0]
+        if rows:
+            added = self.table.add([ids[row] for row in rows], vectors[rows])
+            self._contents = np.concatenate([self._contents, np.zeros(len(self.table), dtype=np.uint64)])
+            self._contents[added] = other._contents[rows]
+        return len(rows)
+
     def withdraw(self, item_ids: Sequence[str]) -> None:
         """Recommend these items no more; ids that the table does not have are passed over."""
-        self.table.set_available(np.array([self.table.row(item_id) for item_id in item_ids], dtype=np.int64), False)
+        self.table.set_available(self.table.rows(id_keys(item_ids)), False)
 
     def _table_on_device(self) -> dict[str, ort.OrtValue]:
         """The table's arrays where the ranker reads them; on a CPU these are the arrays themselves."""

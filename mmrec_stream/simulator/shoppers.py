@@ -67,6 +67,15 @@ CANDIDATES = 10
 DRIFT = 0.05
 """Standard deviation of a day's change of taste, in units of taste: half of a taste is new after three months."""
 
+EXAMINED_ON = 0.85
+"""Probability that the place after an examined one is examined too: of twenty, one shopper in twenty sees the last."""
+
+MOST_ATTRACTIVE = 0.5
+"""Probability of a click on an examined item that is liked without bound: nobody clicks everything."""
+
+ATTRACTS_FROM = 1.0
+"""Liking of an item that is clicked half as often as the most attractive one: somewhat above indifference."""
+
 LAUNCH_EVERY_MS = 15 * SECOND_MS
 """While live a new product comes in this often, so that even a short demo sees some."""
 
@@ -195,6 +204,24 @@ class Shoppers:
         row = np.array([self._row(user_id)])
         return np.asarray(self._liking(row, np.arange(len(self.shop))[None, :])[0])
 
+    def attraction(self, user_id: str) -> Floats:
+        """Probability that the user clicks each item when they examine it in a list, shape (items,)."""
+        return MOST_ATTRACTIVE * _sigmoid(self.affinity(user_id) - ATTRACTS_FROM)
+
+    def on_sale(self, now_ms: int) -> Bools:
+        """Which items have come in by `now_ms`, shape (items,)."""
+        return np.asarray(self._launch <= now_ms)
+
+    def change_tastes(self, user_ids: Sequence[str], seed: int) -> None:
+        """From the next generated session on these users like something else: every taste is drawn anew.
+
+        Friends and price level stay. The history's own draws do not depend on it.
+        """
+        rows = np.array([self._row(user_id) for user_id in user_ids], dtype=np.int64)
+        rng = np.random.default_rng([seed, 6])
+        for taste in self._tastes.values():
+            taste[rows] = rng.normal(0, 1, (len(rows), taste.shape[1]))
+
     @property
     def first_items(self) -> list[CatalogueItem]:
         """The items that are there from the start; `with_launches` brings the others."""
@@ -209,7 +236,7 @@ class Shoppers:
         comes later, in `live`.
         """
         start_ms = end_ms - round(days * DAY_MS)
-        waiting = np.flatnonzero(self.shop.tranche == 1)
+        waiting = np.flatnonzero((self.shop.tranche == 1) & (self._launch == NEVER))
         self._launch[waiting] = self._rng.integers(start_ms, max(end_ms, start_ms + 1), len(waiting))
         self._begin(start_ms)
         return self._past(start_ms, end_ms)
@@ -242,7 +269,9 @@ class Shoppers:
     ) -> list[BehaviourEvent]:
         """What the user does with a list: sees it from the top, tires, clicks what is liked, may buy. In time order.
 
-        Nothing of the shoppers' state changes, so a reaction may be drawn twice, or never be published.
+        Clicks follow the position-based model (Richardson et al., WWW 2007): the probability of a click is that of
+        examining the place times the item's `attraction`; `truth` computes with both. Nothing of the shoppers' state
+        changes, so a reaction may be drawn twice, or never be published.
 
         Args:
             user_id: who.
@@ -252,8 +281,7 @@ class Shoppers:
             list_id: the list's id, which impressions and clicks carry.
         """
         user = self._row(user_id)
-        # One more item is looked at with probability .85: of twenty, the last is seen by one in twenty.
-        seen = min(len(item_ids), int(rng.geometric(0.15)))
+        seen = min(len(item_ids), int(rng.geometric(1 - EXAMINED_ON)))
         shown = [(at, self._item_rows[name]) for at, name in enumerate(item_ids[:seen]) if name in self._item_rows]
         if not shown:
             return []
@@ -264,7 +292,7 @@ class Shoppers:
             events.append(Impression(ts=ts, list_id=list_id, position=at, **self._about(user, row, session)))
         for (at, row), like in zip(shown, liking, strict=True):
             ts += int(rng.integers(500, 2500))
-            if rng.random() >= 0.5 * _sigmoid(like - 1.0):
+            if rng.random() >= MOST_ATTRACTIVE * _sigmoid(like - ATTRACTS_FROM):
                 continue
             about = self._about(user, row, session)
             events.append(Click(ts=ts, list_id=list_id, position=at, **about))

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import cache
 from pathlib import Path
 from random import SystemRandom
 from typing import Annotated, Any
@@ -38,7 +39,7 @@ from mmrec_stream.storefront.api import (
     encode,
 )
 from mmrec_stream.storefront.connections import Connection
-from mmrec_stream.storefront.demo import MAX_PRODUCT
+from mmrec_stream.storefront.demo import MAX_PRODUCT, Controls
 from mmrec_stream.storefront.demo_pages import add_demo
 from mmrec_stream.storefront.events import events_of, named_in
 from mmrec_stream.storefront.explanation import explanation
@@ -164,8 +165,13 @@ class Caller:
             raise ApiError(400, "invalid_parameter", str(error), field=name) from None
 
 
-def create_app(gateway: Gateway) -> web.Application:
-    """The application of a gateway; it starts and stops the gateway with itself."""
+def create_app(gateway: Gateway, controls: Controls | None = None) -> web.Application:
+    """The application of a gateway; it starts and stops the gateway with itself.
+
+    Args:
+        gateway: what is served.
+        controls: of the demo, where it runs the gateway; heeded in the development mode alone.
+    """
     app = web.Application(middlewares=[_answered], client_max_size=MAX_PRODUCT if gateway.dev else MAX_BODY)
     app[GATEWAY] = gateway
     for route in ROUTES:
@@ -176,7 +182,7 @@ def create_app(gateway: Gateway) -> web.Application:
     if gateway.dev:
         app.router.add_get("/shop", get_shop_root)
         app.router.add_get("/shop/{file:.*}", get_shop_page)
-        add_demo(app, gateway)
+        add_demo(app, gateway, controls)
     app.on_response_prepare.append(_common_headers)
 
     async def running(_: web.Application) -> AsyncIterator[None]:
@@ -486,11 +492,16 @@ def _file(folder: str, name: str) -> web.FileResponse:
     Raises:
         ApiError: there is none of that name in the folder.
     """
-    root = STATIC / folder
-    file = (root / name).resolve() if name.isprintable() else root
-    if not file.is_relative_to(root) or not file.is_file():
+    file = _files(STATIC / folder).get(name)
+    if file is None:
         raise ApiError(404, "no_file", "there is no such file")
     return web.FileResponse(file, headers={"Cache-Control": "public, max-age=300"})
+
+
+@cache
+def _files(root: Path) -> dict[str, Path]:
+    """What may be served of a folder, by name: nothing that a request says becomes a path."""
+    return {file.relative_to(root).as_posix(): file for file in root.rglob("*") if file.is_file()}
 
 
 ROUTES: tuple[Route, ...] = (

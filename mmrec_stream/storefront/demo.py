@@ -9,7 +9,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import msgspec
 from confluent_kafka import Message
@@ -45,6 +45,32 @@ CAN = ("catalogue", "panel", "publish", "stock", "join", "why")
 """What the demo shop may offer here."""
 
 
+class Action(Struct, kw_only=True, frozen=True):
+    """Something that a visitor of the demo may have done to what runs behind the shop."""
+
+    id: str
+    title: str
+    path: str
+
+
+class Controls(Protocol):
+    """Whoever runs what is behind the demo shop: `mmrec demo`. A gateway that others run has none."""
+
+    @property
+    def actions(self) -> Sequence[Action]:
+        """What may be asked for."""
+
+    def status(self) -> dict[str, Any]:
+        """What runs, and what has happened, for the panel."""
+
+    async def act(self, action: str) -> str:
+        """Do it; a sentence to show.
+
+        Raises:
+            ApiError: it cannot be done, or not at the moment.
+        """
+
+
 class Stocking(Struct, kw_only=True, frozen=True):
     """What changes of a product; the rest stays."""
 
@@ -65,12 +91,15 @@ class Desk:
     """What the demo remembers of visitors: their last events and profiles. Changed on the event loop alone."""
 
     def __init__(self) -> None:
+        self.newest_ms = 0
+        """Time of the newest event that has passed, ms since 1970."""
         self._events: OrderedDict[str, tuple[Seen, ...]] = OrderedDict()
         self._profiles: OrderedDict[str, bytes] = OrderedDict()
 
     def saw(self, events: Iterable[BehaviourEvent]) -> None:
         """Events passed."""
         for event in events:
+            self.newest_ms = max(self.newest_ms, event.ts)
             if event.CODE == EventType.IMPRESSION:
                 continue
             seen = Seen(event.CODE.name.lower(), event.item_id, event.ts)

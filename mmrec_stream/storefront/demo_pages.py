@@ -19,10 +19,11 @@ MOST = 200
 """Most products of a page."""
 
 DEMO = web.AppKey("demo", Gateway)
+CONTROLS = web.AppKey("controls", demo.Controls)
 
 
-def add_demo(app: web.Application, gateway: Gateway) -> None:
-    """Serve the demo shop's addresses too."""
+def add_demo(app: web.Application, gateway: Gateway, controls: demo.Controls | None) -> None:
+    """Serve the demo shop's addresses too; where there are `controls`, what runs behind it can be acted upon."""
     app[DEMO] = gateway
     app.router.add_get("/v1/shop", get_shop)
     app.router.add_get("/v1/categories", get_categories)
@@ -30,12 +31,16 @@ def add_demo(app: web.Application, gateway: Gateway) -> None:
     app.router.add_get("/v1/panel", get_panel)
     app.router.add_put("/v1/items/{item_id}", put_item)
     app.router.add_patch("/v1/items/{item_id}", patch_item)
+    if controls is not None:
+        app[CONTROLS] = controls
+        app.router.add_post("/v1/demo/{action}", post_action)
 
 
 async def get_shop(request: web.Request) -> web.Response:
     """What the demo shop may offer, and whose shoulder one may look over."""
-    gateway = request.app[DEMO]
-    return json_answer({"can": demo.CAN, "shoppers": gateway.desk.shoppers(gateway.shelf), "actions": []})
+    gateway, controls = request.app[DEMO], request.app.get(CONTROLS)
+    actions = controls.actions if controls is not None else ()
+    return json_answer({"can": demo.CAN, "shoppers": gateway.desk.shoppers(gateway.shelf), "actions": actions})
 
 
 async def get_categories(request: web.Request) -> web.Response:
@@ -66,10 +71,22 @@ async def get_panel(request: web.Request) -> web.Response:
         "modalities": demo.modalities_of(gateway.relations.manifest if gateway.relations is not None else None),
     }
     if (found := gateway.list_of(user_id)) is not None:
-        panel |= {"release": found.release, "strategy": found.strategy, "times": found.times}
+        panel |= {
+            "release": found.release,
+            "list_release": found.release,
+            "strategy": found.strategy,
+            "times": found.times,
+        }
         if found.strategy != "popular":
             panel["alpha"] = found.alpha
+    if (controls := request.app.get(CONTROLS)) is not None:
+        panel |= controls.status()
     return json_answer(panel)
+
+
+async def post_action(request: web.Request) -> web.Response:
+    """Have something done to what runs behind the shop."""
+    return json_answer({"text": await request.app[CONTROLS].act(request.match_info["action"])}, status=202)
 
 
 async def put_item(request: web.Request) -> web.Response:

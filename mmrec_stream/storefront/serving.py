@@ -15,6 +15,7 @@ from mmrec_stream.settings import Settings
 from mmrec_stream.storefront.access import is_loopback
 from mmrec_stream.storefront.app import create_app
 from mmrec_stream.storefront.connections import SPARE, factory
+from mmrec_stream.storefront.demo import Controls
 from mmrec_stream.storefront.gateway import Gateway
 from mmrec_stream.storefront.tokens import Keys, parse_keys
 
@@ -47,8 +48,10 @@ def keys_of(settings: Settings, *, dev: bool) -> Keys | None:
 
 
 @contextlib.asynccontextmanager
-async def serving(settings: Settings, *, dev: bool = False) -> AsyncIterator[tuple[Gateway, int]]:
-    """A gateway that listens, for the length of a block, and its port.
+async def serving(
+    settings: Settings, *, dev: bool = False, controls: Controls | None = None
+) -> AsyncIterator[tuple[Gateway, int]]:
+    """A gateway that listens, for the length of a block, and its port. The demo gives its `controls`.
 
     Raises:
         UserError: there are no keys; the development mode would be open to others; or the port is taken.
@@ -57,7 +60,7 @@ async def serving(settings: Settings, *, dev: bool = False) -> AsyncIterator[tup
     if dev and not is_loopback(host):
         raise UserError(f"the development mode believes everybody, so it listens on loopback alone, not on {host}")
     gateway = Gateway(settings, keys_of(settings, dev=dev), dev=dev)
-    runner = web.AppRunner(create_app(gateway), shutdown_timeout=SHUTDOWN_S)
+    runner = web.AppRunner(create_app(gateway, controls), shutdown_timeout=SHUTDOWN_S)
     await runner.setup()
     try:
         server = runner.server

@@ -22,6 +22,7 @@ from mmrec_stream.errors import UserError
 from mmrec_stream.evaluation import metrics
 from mmrec_stream.kafka.clients import BatchProducer
 from mmrec_stream.kafka.reader import read
+from mmrec_stream.operations.rollouts import announce_release
 from mmrec_stream.ranking.scorer import Scorer
 from mmrec_stream.ranking.types import blank_features
 from mmrec_stream.releases import list_releases, load_release, verify_release
@@ -35,7 +36,7 @@ from model_export.export import RANKER_SHAPES, export_ranker, random_inputs, ser
 from model_export.gate import judge_release, verdict
 from model_export.ranker import BUCKETS, Ranker, Request, Table
 from model_export.release import build_release
-from model_export.rounds import announce, interval_seconds, keep_training, release_split, train_round
+from model_export.rounds import interval_seconds, keep_training, release_split, train_round
 from model_export.users import UserModel
 from tests.tiny import NOW, TINY, tiny_dataset, tiny_model, tiny_release
 
@@ -350,7 +351,7 @@ def test_the_command_trains_from_topics_and_announces(
     (message,) = read(settings, topics.releases)
     told = decode_release(message.value() or b"")
     assert (told.version, Path(told.path)) == (release.name, release.resolve())
-    assert message.key() == b"hybrid"
+    assert message.key() == release.name.encode()
     scorer = Scorer.load(Path(told.path), provider="cpu", manifest_sha256=told.manifest_sha256)
     assert "unlisted" in scorer.table.ids
 
@@ -360,7 +361,7 @@ def test_a_release_that_does_not_verify_is_not_announced(settings: Settings, top
     path = Path(shutil.copytree(tiny_release(), tmp_path / "broken"))
     (path / "ranker.onnx").write_bytes(b"")
     with pytest.raises(UserError, match=r"ranker\.onnx"):
-        announce(settings, path)
+        announce_release(settings, path, stage="live")
     assert list(read(settings, topics.releases)) == []
 
 

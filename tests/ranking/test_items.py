@@ -83,3 +83,39 @@ def test_the_version_grows_with_changes_only() -> None:
     table.add(["c"], np.zeros((1, 3), dtype=np.float32))
     versions.append(table.version)
     assert versions == sorted(set(versions))
+
+
+def test_an_added_item_is_reached_from_what_resembles_it_and_weights_keep_their_sum() -> None:
+    vectors = np.eye(3, dtype=np.float32)
+    neighbours = np.array([[1, 2], [0, 2], [0, 1]], dtype=np.int32)
+    weights = np.array([[0.5, 0.1], [0.3, 0.2], [0.2, 0.2]], dtype=np.float32)
+    table = ItemTable(["a", "b", "c"], vectors, neighbours, weights)
+    (row,) = table.add(["like a"], np.array([[2, 0.1, 0]], dtype=np.float32)).tolist()
+    assert set(table.neighbours[0].tolist()) == {1, 2}
+    assert set(table.arrays()["neighbours"][0].tolist()) == {1, row}
+    assert np.allclose(table.neighbour_weights.sum(axis=1), [0.6, 0.5, 0.4, 1.0])
+    (again,) = table.add(["like a too"], np.array([[3, 0.1, 0]], dtype=np.float32)).tolist()
+    assert set(table.arrays()["neighbours"][0].tolist()) == {1, again}
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(["add", "sell out", "return"]), st.integers(0, 12)), min_size=1, max_size=20
+    )
+)
+def test_it_tells_what_has_changed_since_a_version(steps: list[tuple[str, int]]) -> None:
+    table = table_of([f"i{number}" for number in range(8)])
+    start = table.version
+    vectors, available = table.vectors.copy(), table.available.copy()
+    for number, (step, item) in enumerate(steps):
+        if step == "add":
+            table.add([f"i{item}"], np.full((1, 3), 100 + number, dtype=np.float32))
+        else:
+            table.set_available(table.rows(id_keys([f"i{item}"])), step == "return")
+    changed = set(table.changed_since(start).tolist())
+    assert changed >= set(range(len(vectors), len(table)))
+    for row in range(len(vectors)):
+        if row not in changed:
+            assert (table.vectors[row] == vectors[row]).all()
+            assert table.available[row] == available[row]
+    assert not len(table.changed_since(table.version))

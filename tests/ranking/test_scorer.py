@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from msgspec import structs
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
@@ -129,6 +130,31 @@ def test_an_item_from_the_catalogue_is_recommendable_at_once(scorer: Scorer) -> 
     assert before + 1 not in listed
     after_it = replace(users(1), history_rows=np.full((1, 5), before))
     assert (scorer.run(after_it, 10).scores > 0).all()
+
+
+def test_a_changed_text_changes_the_vector_and_a_changed_price_costs_no_encoding(
+    scorer: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = make_shop(80, seed=5)
+    trained = CatalogueItem(item_id=tiny_dataset().item_ids[3], title=shop[3].title)
+    fresh = CatalogueItem(item_id="fresh", title=shop[70].title)
+    rows = scorer.add_items([trained, fresh])
+    before = scorer.table.vectors[rows].copy()
+    encoded: list[str] = []
+    encode = scorer.encode
+
+    def noted(items: list[CatalogueItem]) -> Any:
+        encoded.extend(item.item_id for item in items)
+        return encode(items)
+
+    monkeypatch.setattr(scorer, "encode", noted)
+    scorer.add_items([structs.replace(trained, price=5.0), structs.replace(fresh, stock=0)])
+    assert not encoded
+    assert (scorer.table.vectors[rows] == before).all()
+    assert scorer.table.available[rows].tolist() == [True, False]
+    scorer.add_items([structs.replace(trained, title=shop[50].title), structs.replace(fresh, title=shop[40].title)])
+    assert encoded == [trained.item_id, "fresh"]
+    assert (scorer.table.vectors[rows] != before).any(axis=1).all()
 
 
 def test_items_without_anything_known_are_added_too(scorer: Scorer) -> None:

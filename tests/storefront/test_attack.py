@@ -94,6 +94,7 @@ async def with_malformed_requests(shop: Shop, count: int) -> Counter[str]:
         lambda: GOOD.replace(b" HTTP", b"?surface=..%2f..%2f HTTP"),
         lambda: b"GET /widget/..%2f..%2fsettings.py HTTP/1.1\r\nHost: x\r\n\r\n",
         lambda: b"GET /widget/%2e%2e/%2e%2e/settings.py HTTP/1.1\r\nHost: x\r\n\r\n",
+        lambda: b"GET /widget/" + b"a/" * draw.randrange(200, 3_000) + b"b" * 300 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
         lambda: b"GET /v1/items/%00%ff%0d%0aSet-Cookie:x/image HTTP/1.1\r\nHost: x\r\n\r\n",
         lambda: b"DELETE /v1/events HTTP/1.1\r\nHost: x\r\n\r\n",
         lambda: post + b"Content-Type: application/json\r\nContent-Length: 9000000\r\n\r\n" + b" " * 140_000,

@@ -87,7 +87,9 @@ class Bench:
         self.lists = Lists(
             SETTINGS, TOPICS.recommendations, self.recommender, outbox, self.metrics, lambda: self.entitled
         )
-        self.pipeline = Pipeline(SETTINGS, catalogue, popularity, self.lists, outbox, self.metrics)
+        self.pipeline = Pipeline(
+            SETTINGS, catalogue, popularity, self.lists, outbox, self.metrics, lambda columns, fresh: None
+        )
         self.owner = own(self.changelog, self.ends)
 
     async def chunk(

@@ -30,6 +30,7 @@ class GivenClient:
     """What the group has committed, and what is fetched."""
 
     member = "me"
+    leaving = False
 
     def __init__(self) -> None:
         self.committed: dict[TP, int | None] = {}

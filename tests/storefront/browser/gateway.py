@@ -61,6 +61,8 @@ class Gateway:
         self.why = True
         self.kinds = set(KINDS)
         self.can = ["catalogue", "panel", "publish", "stock", "join", "why"]
+        self.happenings: list[Json] = []
+        """What the panel tells of what runs behind the shop."""
         self.alter: Callable[[Json], Json] = lambda card: card
         """Applied to every product card that goes out."""
         self._serial = count(1)
@@ -133,6 +135,7 @@ class Gateway:
                 web.get("/v1/panel", self._panel),
                 web.get("/v1/why", self._why),
                 web.post("/v1/demo/train", self._train),
+                web.post("/v1/demo/kill", self._kill),
                 web.static("/widget", STATIC / "widget"),
                 web.get("/shop/", self._index),
                 web.static("/shop", STATIC / "shop"),
@@ -400,7 +403,10 @@ class Gateway:
 
     async def _shop(self, _request: web.Request) -> web.Response:
         shoppers = [{"user": user, "text": text} for user, text in SHOPPERS.items()]
-        actions = [{"id": "train", "title": "Train now", "path": "/v1/demo/train"}]
+        actions = [
+            {"id": "train", "title": "Train now", "path": "/v1/demo/train"},
+            {"id": "kill", "title": "Kill the worker", "path": "/v1/demo/kill"},
+        ]
         return web.json_response({"name": "Kiosk", "can": self.can, "shoppers": shoppers, "actions": actions})
 
     async def _categories(self, _request: web.Request) -> web.Response:
@@ -466,6 +472,8 @@ class Gateway:
                 "times": current["times"],
                 "lag": {"events": 0},
                 "workers": 1,
+                "training_s": None,
+                "happenings": self.happenings,
             }
         )
 
@@ -481,6 +489,14 @@ class Gateway:
 
     async def _train(self, _request: web.Request) -> web.Response:
         return web.json_response({"text": "A new release is being trained."}, status=202)
+
+    async def _kill(self, _request: web.Request) -> web.Response:
+        now = int(time() * 1000)
+        texts = ("Worker 4711 ended (SIGKILL); another is started.", "Worker 4802 has taken over, 2.1 s later.")
+        self.happenings += [
+            {"number": len(self.happenings) + n, "ts": now, "text": text} for n, text in enumerate(texts, 1)
+        ]
+        return web.json_response({"text": "The worker is dead."}, status=202)
 
     async def _index(self, _request: web.Request) -> web.StreamResponse:
         return web.FileResponse(STATIC / "shop" / "index.html")

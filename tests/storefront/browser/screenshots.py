@@ -6,6 +6,7 @@ Without the address of a gateway in development mode, they are of the tests' own
 import sys
 from io import BytesIO
 from pathlib import Path
+from time import time
 
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
@@ -24,6 +25,7 @@ PAGES = {
     "checkout": "checkout",
     "about": "about",
 }
+HAPPENED = "Audit: 134,901 events read from the log, 134,901 folded into profiles, 0 lost, none counted twice."
 LOOKS = {"light": (1280, 900, "light"), "dark": (1280, 900, "dark"), "phone": (390, 844, "light")}
 
 
@@ -31,6 +33,8 @@ def main() -> None:
     """One picture a page and look, as WebP small enough for a repository."""
     IMAGES.mkdir(exist_ok=True)
     gateway = None if sys.argv[1:] else Gateway(side=SHOP_SIDE).start()
+    if gateway:
+        gateway.happenings = [{"number": 1, "ts": int(time() * 1000), "text": HAPPENED}]
     url = gateway.url if gateway else sys.argv[1]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])

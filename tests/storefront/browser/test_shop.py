@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -175,6 +176,32 @@ def test_the_panel_shows_the_pipeline_of_this_visitor(gateway: Gateway, open_pag
     tab.get_by_text("A new release is being trained.").wait_for()
     panel.get_by_role("button", name="Close the panel").click()
     assert panel.count() == 0
+
+
+def test_what_happens_behind_the_shop_is_told(gateway: Gateway, open_page: OpenPage) -> None:
+    now = int(time.time() * 1000)
+    gateway.happenings = [{"number": 1, "ts": now, "text": "This was before the page was opened."}]
+    tab = open_shop(open_page)
+    tab.get_by_role("button", name="Pipeline").click()
+    panel = tab.get_by_role("complementary", name="Pipeline")
+    panel.get_by_text("This was before the page was opened.").wait_for()
+    assert "This was" not in tab.locator("#toast").inner_text()
+    gateway.happenings = [{"number": 2, "ts": now, "text": "Release r2 serves."}]
+    tab.locator("#toast", has_text="Release r2 serves.").wait_for()
+    panel.get_by_role("button", name="Kill the worker").click()
+    panel.get_by_text("Worker 4802 has taken over").wait_for()
+    panel.get_by_role("button", name="Close the panel").click()
+    gateway.happenings = [{"number": 9, "ts": now, "text": "Audit: nothing is lost."}]
+    tab.locator("#toast", has_text="Audit: nothing is lost.").wait_for()  # Also while the panel is closed.
+
+
+@pytest.mark.parametrize(("width", "opens"), [(1300, True), (800, False)])
+def test_the_demo_opens_the_panel_where_there_is_room(
+    gateway: Gateway, open_page: OpenPage, width: int, opens: bool
+) -> None:
+    tab = open_page("/shop/?panel", viewport={"width": width, "height": 800})
+    tab.locator(f"{ROW} li a").first.wait_for()
+    assert tab.locator("#panel").is_visible() is opens
 
 
 def test_another_shopper_sees_nothing_of_the_last_one(gateway: Gateway, open_page: OpenPage) -> None:

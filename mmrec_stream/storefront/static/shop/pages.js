@@ -6,7 +6,7 @@ import { h, label, money, toast } from "./dom.js";
 const PAGE = 24;
 
 const picture = (item, size) =>
-  h("span.picture", {}, item.image ? h("img", { src: new URL(item.image, gateway), alt: "", width: size, height: size, loading: "lazy" }) : null);
+  h("span.picture", {}, item.image && URL.canParse(item.image, gateway) ? h("img", { src: new URL(item.image, gateway), alt: "", width: size, height: size, loading: "lazy" }) : null);
 
 const card = (item) =>
   h(
@@ -41,7 +41,7 @@ function shelf(parameters) {
 
 export function home({ categories }) {
   const tiles = categories.map((category) =>
-    h("a.tile", { href: `#/category/${category.id}` }, picture(category, 160), h("span", {}, category.title), h("small", {}, `${category.count}`)),
+    h("a.tile", { href: `#/category/${encodeURIComponent(category.id)}` }, picture(category, 160), h("span", {}, category.title), h("small", {}, `${category.count}`)),
   );
   const hero = h(
     "section.hero",
@@ -104,7 +104,7 @@ export async function product({ can }, { id }) {
   const facts = h(
     "div.facts",
     {},
-    item.category ? h("a.crumb", { href: `#/category/${item.category}` }, label(item.category)) : null,
+    item.category ? h("a.crumb", { href: `#/category/${encodeURIComponent(item.category)}` }, label(item.category)) : null,
     h("h1", {}, item.title || item.item_id),
     item.brand ? h("p.brand", {}, item.brand) : null,
     h("p.price", {}, money(item.price, item.currency)),

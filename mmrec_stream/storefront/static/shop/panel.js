@@ -23,6 +23,7 @@ const latencies = [];
 let shop;
 let times = null;
 let asked = 0;
+let told = null;
 
 /** From the event to the repainted page, step by step: `[name, text, ms]`. A step that nobody timed joins the next. */
 export function steps(times) {
@@ -107,9 +108,28 @@ const events = ({ events }) =>
       )
     : null;
 
-function facts({ release, workers, lag }) {
-  const rows = [["Release", release], ["Workers", workers], ["Waiting events", lag?.events]].filter(([, value]) => value != null);
+function facts({ release, list_release, workers, lag, training_s }) {
+  const older = list_release && list_release !== release && list_release !== "none" ? list_release : null;
+  const rows = [
+    ["Release", release],
+    ["Your list is of", older],
+    ["Training", training_s == null ? null : `since ${training_s} s`],
+    ["Workers", workers],
+    ["Waiting events", lag?.events],
+  ].filter(([, value]) => value != null);
   return rows.length ? h("section", {}, h("h3", {}, "Running"), h("dl", {}, rows.map(([name, value]) => [h("dt", {}, name), h("dd", {}, String(value))]))) : null;
+}
+
+const happened = ({ happenings }) =>
+  happenings?.length
+    ? h("section", {}, h("h3", {}, "What happened"), h("ol.happened", {}, happenings.slice(-5).reverse().map(({ text, ts }) => h("li", {}, text, h("small", {}, ago(ts))))))
+    : null;
+
+/** What has happened since the page was opened is said once, on every page of the shop. */
+function say({ happenings }) {
+  const newest = happenings?.at(-1);
+  if (newest && told != null && newest.number > told) toast(newest.text);
+  told = newest?.number || 0;
 }
 
 function controls() {
@@ -118,6 +138,7 @@ function controls() {
       button.disabled = true;
       try {
         toast((await ask(path.replace(/^\//, ""), {}, { method: "POST", body: {} }))?.text || "Done.");
+        refresh();
       } catch (error) {
         toast(error.message);
       }
@@ -132,13 +153,14 @@ const timing = h("div");
 const knowledge = h("div");
 
 async function refresh() {
-  if (place.hidden) return;
+  if (place.hidden && !shop.actions?.length) return;
   const mine = ++asked;
   try {
     const data = (await ask("v1/panel")) || {};
     if (mine !== asked) return; // A newer question has been asked meanwhile.
-    knowledge.replaceChildren(...[mix, tastes, modalities, events, facts].map((part) => part(data)).filter(Boolean));
+    knowledge.replaceChildren(...[facts, happened, mix, tastes, modalities, events].map((part) => part(data)).filter(Boolean));
     place.classList.remove("stale");
+    say(data);
   } catch {
     place.classList.add("stale");
   }
@@ -182,5 +204,7 @@ export function start(given) {
   toggle.addEventListener("click", () => show(place.hidden));
   document.addEventListener("mmrec:list", timed);
   setInterval(refresh, EVERY_MS);
-  show(localStorage.getItem("panel") === "open");
+  // `mmrec demo` opens the shop with `?panel`: where there is room for it, it is the first thing to see.
+  const stored = localStorage.getItem("panel");
+  show(stored === null ? new URLSearchParams(location.search).has("panel") && innerWidth > 1_100 : stored === "open");
 }

@@ -74,7 +74,7 @@ function offerShoppers() {
 
 function offerCatalogue() {
   const nav = document.getElementById("categories");
-  nav.replaceChildren(...shop.categories.map(({ id, title }) => h("a", { href: `#/category/${id}` }, title)));
+  nav.replaceChildren(...shop.categories.map(({ id, title }) => h("a", { href: `#/category/${encodeURIComponent(id)}` }, title)));
   const form = document.getElementById("search");
   offer(form, shop.can.includes("catalogue"));
   form.addEventListener("submit", (event) => {

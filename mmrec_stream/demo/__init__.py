@@ -1,0 +1,1 @@
+"""What the demo runs beside its gateway, and what a visitor of its shop may do to it."""
