@@ -42,6 +42,7 @@ Gaps = dict[tuple[str, str], list[float]]
 def command(
     quick: Annotated[bool, typer.Option(help="One change of each kind.")] = False,
     rounds: Annotated[int, typer.Option(help="Times that each change happens.")] = 3,
+    standbys: Annotated[int, typer.Option(help="MMREC_STANDBYS of the workers.")] = 0,
     protocol: Annotated[str, typer.Option(help="MMREC_GROUP_PROTOCOL of the workers.")] = "auto",
 ) -> None:
     """The longest time without output of partitions that stay with a worker and of those that move."""
@@ -53,15 +54,17 @@ def command(
             broker=broker.name,
             rate=RATE,
             partitions=PARTITIONS,
+            standbys=standbys,
             protocol=protocol,
         )
-        group = _Group(broker, Path(folder), MMREC_GROUP_PROTOCOL=protocol)
+        group = _Group(broker, Path(folder), MMREC_STANDBYS=str(standbys), MMREC_GROUP_PROTOCOL=protocol)
         gaps: Gaps = {}
         _dynamic(group, gaps, rounds)
         _static(group, gaps, rounds)
+        planned = 0.5 if standbys else 2.0
         limits = {
-            "a worker joins": 2.0,
-            "a worker leaves": 2.0,
+            "a worker joins": planned,
+            "a worker leaves": planned,
             "a worker is killed": SESSION_S + 2.0,
             "a named worker is killed and comes back": 3.0,
             "rolling restart of three named workers": 3.0,

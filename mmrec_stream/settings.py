@@ -59,6 +59,13 @@ class Settings(BaseSettings):
     """Kafka's group protocol. `auto`: `consumer` (KIP-848) for workers without a name where the brokers offer it, else
     `classic`."""
 
+    standbys: Annotated[int, Field(ge=0, le=8)] = 0
+    """How many other workers keep each partition's profiles warm, so that one that takes it over reads the changelog's
+    tail only. Each costs the memory of the profiles once more."""
+
+    standbys_mb: Annotated[float, Field(gt=0)] = 2048.0
+    """Memory of a worker for profiles that it keeps warm, 1.3 KB each; what does not fit is not kept."""
+
     data_dir: Path = Path("var")
     """Where releases, logs and the play broker's data lie."""
 

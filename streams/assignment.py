@@ -30,6 +30,7 @@ from streams.group import GroupClient
 from streams.metrics import Metrics
 from streams.ownership import Ownership, Ownerships, State
 from streams.restoring import Restorer
+from streams.standbys import Standbys
 
 WRITE_S = 0.2
 """How often changed rows are written. Only commits wait for it, and a row that changes often is written once: shorter,
@@ -74,6 +75,7 @@ class Assignment:
         catalogue: Catalogue,
         popularity: Popularity,
         metrics: Metrics,
+        standbys: Standbys,
         on_failure: Callable[[str], None],
     ) -> None:
         self.owners = Ownerships()
@@ -83,6 +85,7 @@ class Assignment:
         self._catalogue = catalogue
         self._popularity = popularity
         self._metrics = metrics
+        self._standbys = standbys
         self._on_failure = on_failure
         self._client: GroupClient
         self._restorer = Restorer(settings, changelog, metrics)
@@ -151,7 +154,7 @@ class Assignment:
                 placed |= {TP(topic, partition): (owner, owner.fetched[topic]) for topic in offsets}
                 continue
             writer = ChangelogWriter(self._settings, self._changelog, partition)
-            owner = Ownership(partition, offsets, writer)
+            owner = Ownership(partition, offsets, writer, self._standbys.take(partition))
             self.owners.add(owner)
             self._metrics.ownership_changes.labels(change="gained").inc()
             placed |= {
@@ -242,7 +245,8 @@ class Assignment:
         except ValueError as error:
             self._on_failure(f"{self._changelog}[{owner.partition}] cannot be restored: {error}")
             return
-        await self._learn(owner)
+        if not owner.warm:
+            await self._learn(owner)
         if owner.closed:
             return
         log.debug("partition %d: %d rows read in %.2f s", owner.partition, restored.rows, time.monotonic() - began)
@@ -251,6 +255,8 @@ class Assignment:
             owner.serve()
             self._resume(owner)
         self._tell()
+        if owner.warm:  # events wait for it
+            await self._learn(owner)
 
     async def _learn(self, owner: Ownership) -> None:
         """Count what the restored profiles did lately as popular, once a partition."""
@@ -293,7 +299,8 @@ class Assignment:
         if not places or self.owners.get(gone.partition) is not None:
             return
         writer = ChangelogWriter(self._settings, self._changelog, gone.partition)
-        owner = Ownership(gone.partition, dict.fromkeys(gone.fetched), writer)
+        table = self._standbys.take(gone.partition)
+        owner = Ownership(gone.partition, dict.fromkeys(gone.fetched), writer, table)
         self.owners.add(owner)
         self._metrics.ownership_changes.labels(change="reopened").inc()
         await self._client.rebind(owner)
@@ -330,6 +337,8 @@ class Assignment:
     def _close(self, owners: Iterable[Ownership]) -> None:
         owners = list(owners)
         self._metrics.ownership_changes.labels(change="given up").inc(len(owners))
+        for owner in owners:
+            self._standbys.give(owner.partition, owner.release())
         self.owners.close(owners)
 
     def _start(self, work: "asyncio._CoroutineLike[None]") -> None:

@@ -163,8 +163,8 @@ class Restorer:
                 try:
                     restored = job.owner.table.take([*map(Message.offset, messages)], keys, values)
                 except ValueError as error:
-                    self._end(consumer, partition)
-                    self._tell(job, error)
+                    self._fail(consumer, job, error)
+                    ended.pop(partition, None)
                     continue
                 for place, reason in restored.examples:
                     log.error("%s[%d]@%d is passed over: %s", self._changelog, partition, place, reason)
@@ -172,15 +172,27 @@ class Restorer:
                 count += len(messages)
         for partition, end in ended.items():
             if (job := self._active.get(partition)) is not None:
-                self._end(consumer, partition)
                 try:
                     job.owner.table.advance(end)
                 except ValueError as error:
-                    self._tell(job, error)
+                    self._fail(consumer, job, error)
                 else:
+                    self._end(consumer, partition)
                     self._tell(job, job.restored)
         self._metrics.restored.inc(count)
         return count
+
+    def _fail(self, consumer: Consumer, job: _Job, error: ValueError) -> None:
+        """The changelog is not the one that the rows came from: warm ones are forgotten, others cannot be restored."""
+        partition = job.owner.partition
+        self._end(consumer, partition)
+        if not job.owner.warm:
+            self._tell(job, error)
+            return
+        log.warning("%s[%d] is read from its beginning: %s", self._changelog, partition, error)
+        job.owner.begin_anew()
+        job.restored = Restored()
+        self._begin(consumer, job)
 
     def _missing(self, error: KafkaError) -> bool:
         """Whether the changelog is gone: a topic that has just been made is known everywhere within seconds."""

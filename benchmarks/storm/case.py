@@ -33,7 +33,7 @@ def command(
     gap: Annotated[tuple[float, float] | None, typer.Option(help="Least and most seconds between faults.")] = None,
     compaction: Annotated[bool | None, typer.Option(help="Compact the changelog all the time.")] = None,
     static: Annotated[int | None, typer.Option(help="Workers with a static name in the group.")] = None,
-    setting: Annotated[list[str] | None, typer.Option(help="MMREC_NAME=VALUE for every worker.")] = None,
+    setting: Annotated[list[str] | None, typer.Option(help="NAME=VALUE for every worker, as MMREC_STANDBYS=1.")] = None,
     keep: Annotated[Path | None, typer.Option(help="Folder to leave the workers' logs in.")] = None,
 ) -> None:
     """Kill, stop and freeze workers and brokers under load; then judge from topics alone what is left.

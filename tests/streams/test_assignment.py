@@ -22,6 +22,7 @@ from streams.assignment import Assignment
 from streams.changelog import ChangelogWriter
 from streams.metrics import Metrics
 from streams.ownership import Ownership, State
+from streams.standbys import Standbys
 from tests.streams.test_restoring import counts, write
 
 
@@ -63,6 +64,7 @@ class Group:
         self.metrics = Metrics()
         self.failures: list[str] = []
         self.client = GivenClient()
+        self.standbys = Standbys(settings, changelog_topic(settings))
         self.assignment = Assignment(
             settings,
             self.topics,
@@ -70,6 +72,7 @@ class Group:
             Catalogue(),
             Popularity(),
             self.metrics,
+            self.standbys,
             self.failures.append,
         )
         self.assignment.attach(cast("Any", self.client))
