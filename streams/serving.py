@@ -12,6 +12,7 @@ from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.contracts.identity import id_keys
 from mmrec_stream.contracts.releases import ReleaseAnnouncement
 from mmrec_stream.kafka.reader import read_batches, spans
+from mmrec_stream.profiles.tastes import Tastes
 from mmrec_stream.ranking.approximate import load_faiss
 from mmrec_stream.ranking.popularity import Popularity
 from mmrec_stream.ranking.providers import choose_device
@@ -52,11 +53,13 @@ class Serving:
         self._metrics = metrics
         self.catalogue = Catalogue()
         self.popularity = Popularity()
+        self._tastes = Tastes.of(settings.preset)
         self.recommender = Recommender(
             self.catalogue,
             self.popularity,
             list_size=settings.list_size,
             repurchase_s=settings.repurchase_days * 86_400,
+            tastes=self._tastes,
         )
         # Held while the catalogue or the serving release changes, so that no item falls between the two.
         self._changing = threading.Lock()
@@ -70,6 +73,7 @@ class Serving:
             UserError: a topic or the broker is not there.
         """
         count = self._catalogue_follower.catch_up()
+        log.info("preset: %s", self._settings.preset)
         log.info("catalogue: %d products (%d records)", len(self.catalogue), count)
         self.rollouts.start()
         if self.recommender.scorer is None:
@@ -109,6 +113,14 @@ class Serving:
             threads=settings.scoring_threads,
             manifest_sha256=announced.manifest_sha256,
         )
+        trained = scorer.release.manifest.preset
+        if trained != self._tastes.name:
+            log.warning(
+                "release %s was trained by preset %s, and this worker folds by %s: give both the same MMREC_PRESET",
+                scorer.version,
+                trained,
+                self._tastes.name,
+            )
         if (before := self.recommender.scorer) is not None and (taken := scorer.adopt(before)):
             log.info("release %s takes over the vectors of %d products", scorer.version, taken)
         ends = {partition: span.high for partition, span in spans(settings, topic).items()}

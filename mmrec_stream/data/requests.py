@@ -67,7 +67,7 @@ def profiles_of(cases: Cases, facts: ItemFacts) -> profile.Records:
         brands=facts.brand_keys[items],
         price_bands=facts.price_bands[items],
     )
-    fold(records, owners.astype(np.int64), columns, source=1)
+    fold(records, owners.astype(np.int64), columns, source=1, tastes=cases.log.rule)
     return records
 
 

@@ -11,6 +11,7 @@ from mmrec_stream.contracts.behaviour import EventType
 from mmrec_stream.contracts.identity import short_key
 from mmrec_stream.profiles.fold import decay_to
 from mmrec_stream.profiles.record import Records
+from mmrec_stream.profiles.tastes import SHOP_TASTES, Tastes
 from mmrec_stream.ranking.items import ItemTable
 from mmrec_stream.ranking.types import Features
 
@@ -42,6 +43,7 @@ def features_of(
     now_ms: int,
     repurchase_s: float,
     max_history: int,
+    tastes: Tastes = SHOP_TASTES,
 ) -> tuple[Features, NDArray[np.bool_]]:
     """Ranker inputs for profiles.
 
@@ -53,12 +55,13 @@ def features_of(
         now_ms: the moment of recommending.
         repurchase_s: how long a bought item stays excluded.
         max_history: the newest interactions that are used; older ones are cut.
+        tastes: the rule that affinities fade by.
 
     Returns:
         The inputs, and for which profiles the table knows at least one interaction, shape (batch,). Of the others the
         history is one item at row 0 with type 0, which no caller should take for an answer.
     """
-    decay_to(records, now_ms)
+    decay_to(records, now_ms, tastes)
     now_s = now_ms // 1000
     rows = table.rows(records["items"])
     batch = len(records)

@@ -13,6 +13,7 @@ from mmrec_stream.catalogue.attributes import Catalogue
 from mmrec_stream.contracts.identity import id_keys
 from mmrec_stream.contracts.recommendations import Recommended
 from mmrec_stream.profiles.record import Records
+from mmrec_stream.profiles.tastes import SHOP_TASTES, Tastes
 from mmrec_stream.ranking.features import Labels, features_of, held_keys
 from mmrec_stream.ranking.popularity import Popularity
 from mmrec_stream.ranking.scorer import Scorer
@@ -70,11 +71,20 @@ class Recommender:
     `recommend` runs on one thread at a time; releases may be replaced from another between two batches.
     """
 
-    def __init__(self, catalogue: Catalogue, popularity: Popularity, *, list_size: int, repurchase_s: float) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        popularity: Popularity,
+        *,
+        list_size: int,
+        repurchase_s: float,
+        tastes: Tastes = SHOP_TASTES,
+    ) -> None:
         self._catalogue = catalogue
         self._popularity = popularity
         self._list_size = list_size
         self._repurchase_s = repurchase_s
+        self._tastes = tastes
         self._live: Arm | None = None
         self._tried: Tried | None = None
         self._popular: _Popular | None = None
@@ -156,6 +166,7 @@ class Recommender:
             now_ms=now_ms,
             repurchase_s=self._repurchase_s,
             max_history=scorer.max_history,
+            tastes=self._tastes,
         )
         version = scorer.version
         strangers = np.flatnonzero(~known)
