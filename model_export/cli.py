@@ -143,6 +143,7 @@ def compress(
     from rich.console import Console
 
     from mmrec_stream.data.sources import read_folder
+    from mmrec_stream.profiles.tastes import Tastes
     from model_export.compress import compress_and_measure, measure
     from model_export.rounds import release_split
     from model_export.terminal import variants_table
@@ -150,7 +151,7 @@ def compress(
     wanted = to or ["fp16", "int8"]
     if wrong := [name for name in wanted if name not in ("fp16", "int8")]:
         raise UserError(f"--to {wrong[0]}: choose fp16 or int8")
-    dataset = read_folder(data)
+    dataset = read_folder(data, Tastes.of(load_settings().preset))
     cases = release_split(dataset).test
     full = measure(release, dataset, cases, threads)
     measured = {release.name: full}
@@ -169,10 +170,11 @@ def compress(
 
 def _read(console: "Console", settings: Settings, data: Path | None) -> "Dataset":
     from mmrec_stream.data.sources import read_folder, read_topics
+    from mmrec_stream.profiles.tastes import Tastes
 
     with console.status("reading events") as status:
         if data is not None:
-            dataset = read_folder(data)
+            dataset = read_folder(data, Tastes.of(settings.preset))
         else:
             dataset = read_topics(settings, lambda events: status.update(f"reading events: {events:,}"))
     log = dataset.interactions

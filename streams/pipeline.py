@@ -18,6 +18,7 @@ from mmrec_stream.contracts.dead_letters import DeadLetter, encode_dead_letter
 from mmrec_stream.contracts.identity import NO_KEY, source_key
 from mmrec_stream.profiles.columns import EventColumns
 from mmrec_stream.profiles.fold import fold
+from mmrec_stream.profiles.tastes import Tastes
 from mmrec_stream.ranking.popularity import Popularity
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import Topics
@@ -65,6 +66,7 @@ class Pipeline:
         """
         self._acted = acted
         self._settings = settings
+        self._tastes = Tastes.of(settings.preset)
         self._topics = Topics.of(settings)
         self._limits = Limits(settings.max_event_bytes, int(settings.max_future_s * 1000), settings.partitions)
         self._catalogue = catalogue
@@ -115,7 +117,8 @@ class Pipeline:
         self._catalogue.complete(columns)
         rows = owner.table.rows
         row_of_event = rows.rows_of(columns.users)
-        fresh = fold(rows.records, row_of_event, columns, source_key(intake.chunk.topic, owner.partition))
+        source = source_key(intake.chunk.topic, owner.partition)
+        fresh = fold(rows.records, row_of_event, columns, source, self._tastes)
         folded = time.time()
         # Profiles that only repeats touched are written too: the row may not have been committed by whoever folded
         # them, and this chunk must not be acknowledged before it is.

@@ -57,10 +57,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class Trying:
-    """A release on trial in this worker, in one stage."""
+    """What is counted of a release on trial in this worker, in one stage.
+
+    The release itself is elsewhere: the event loop has this in hand, and must never be the last to let go of a release.
+    """
 
     what: Rollout
-    arm: Arm | None
     refused: str = ""
     since: int = field(default_factory=lambda: _now_ms())
     tally: Tally = field(default_factory=Tally)
@@ -242,11 +244,11 @@ class Rollouts:
             self._recommender.serve(arm, self._tried(trying))
             if changed:
                 log.info("release %s took over from %s on %s", live.version, before, arm.scorer.device.upper())
-            if trying is not None and trying.arm is not None:
+            if trying is not None and self._arm(trying) is not None:
                 log.info("release %s is on trial beside %s: %s", trying.what.version, live.version, trying.what.stage)
             self._metrics.release.clear()
             self._metrics.release.labels(version=live.version, provider=arm.scorer.device).set(1)
-        keep = {arm, trying.arm if trying is not None else None}
+        keep = {arm, self._arm(trying)}
         del arm
         self._free(keep)
 
@@ -274,8 +276,8 @@ class Rollouts:
             candidate.announced, candidate.stage, candidate.version,
         ):  # fmt: skip
             return before
-        arm = self._loaded(candidate)
-        return Trying(candidate, arm, self._unusable.get((candidate.version, candidate.announced), ""))
+        self._loaded(candidate)
+        return Trying(candidate, self._unusable.get((candidate.version, candidate.announced), ""))
 
     def _loaded(self, one: Rollout) -> Arm | None:
         key = one.version, one.announced
@@ -301,8 +303,11 @@ class Rollouts:
             self._arms = {key: arm for key, arm in self._arms.items() if key not in gone}
             give_back()
 
+    def _arm(self, trying: Trying | None) -> Arm | None:
+        return None if trying is None else self._arms.get((trying.what.version, trying.what.announced))
+
     def _tried(self, trying: Trying | None) -> Tried | None:
-        if trying is None or trying.arm is None:
+        if trying is None or (arm := self._arm(trying)) is None:
             return None
 
         def told(users: Sequence[str], records: Records, now_ms: int) -> None:
@@ -316,7 +321,7 @@ class Rollouts:
                 trying.tally.add("errors", users, users)
 
         share = trying.what.announcement.share if trying.what.stage == "canary" else 0.0
-        return Tried(trying.arm, share, told, failed)
+        return Tried(arm, share, told, failed)
 
     def _compare(self) -> None:
         """Score samples with the live release and the one on trial, in turns the one or the other first."""
@@ -332,11 +337,11 @@ class Rollouts:
             del trying, records
 
     def _compare_one(self, trying: Trying, users: Sequence[str], records: Records, now_ms: int, turn: bool) -> None:
-        live = self._recommender.arm
-        if live is None or trying.arm is None or trying is not self._trying:
+        live, tried = self._recommender.arm, self._arm(trying)
+        if live is None or tried is None or trying is not self._trying:
             return
         results = {}
-        for arm in (live, trying.arm) if turn else (trying.arm, live):
+        for arm in (live, tried) if turn else (tried, live):
             began = time.perf_counter()
             try:
                 slates = self._recommender.slates(arm, users, records.copy(), now_ms)
@@ -344,7 +349,7 @@ class Rollouts:
                 log.warning("%s: scoring %d users failed: %s", arm.scorer.version, len(records), error)
                 slates = []
             results[arm] = slates, time.perf_counter() - began
-        (mine, live_s), (theirs, theirs_s) = results[live], results[trying.arm]
+        (mine, live_s), (theirs, theirs_s) = results[live], results[tried]
         with trying.lock:
             trying.tally.compare(mine, theirs, live_s, theirs_s, len(live.scorer.table))
 

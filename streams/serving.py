@@ -18,6 +18,7 @@ from mmrec_stream.contracts.releases import ReleaseAnnouncement
 from mmrec_stream.contracts.rules import decode_rules
 from mmrec_stream.kafka.reader import read_batches, spans
 from mmrec_stream.policies.policy import Policy, RulesError
+from mmrec_stream.profiles.tastes import Tastes
 from mmrec_stream.ranking.approximate import load_faiss
 from mmrec_stream.ranking.popularity import Popularity
 from mmrec_stream.ranking.providers import choose_device
@@ -60,11 +61,13 @@ class Serving:
         self.catalogue = Catalogue()
         self.columns = ProductColumns()
         self.popularity = Popularity()
+        self._tastes = Tastes.of(settings.preset)
         self.recommender = Recommender(
             self.catalogue,
             self.popularity,
             list_size=settings.list_size,
             repeats=Repeats.of_days(settings.seen_days, settings.repurchase_days),
+            tastes=self._tastes,
         )
         # Held while the catalogue or the serving release changes, so that no item falls between the two.
         self._changing = threading.Lock()
@@ -80,6 +83,7 @@ class Serving:
             UserError: a topic or the broker is not there.
         """
         count = self._catalogue_follower.catch_up()
+        log.info("preset: %s", self._settings.preset)
         log.info("catalogue: %d products (%d records)", len(self.catalogue), count)
         self._rules_follower.catch_up()
         self.rollouts.start()
@@ -162,6 +166,14 @@ class Serving:
             threads=settings.scoring_threads,
             manifest_sha256=announced.manifest_sha256,
         )
+        trained = scorer.release.manifest.preset
+        if trained != self._tastes.name:
+            log.warning(
+                "release %s was trained by preset %s, and this worker folds by %s: give both the same MMREC_PRESET",
+                scorer.version,
+                trained,
+                self._tastes.name,
+            )
         if (before := self.recommender.scorer) is not None and (taken := scorer.adopt(before)):
             log.info("release %s takes over the vectors of %d products", scorer.version, taken)
         ends = {partition: span.high for partition, span in spans(settings, topic).items()}

@@ -8,6 +8,7 @@ import typer
 
 from mmrec_stream.cli.options import Bootstrap
 from mmrec_stream.cli.text import console, printable
+from mmrec_stream.errors import UserError
 from mmrec_stream.settings import load_settings
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def list_(bootstrap: Bootstrap = None) -> None:
     Example: `mmrec release list`
     """
     from rich.table import Table
+    from rich.text import Text
 
     from mmrec_stream.operations.rollouts import read_state
     from mmrec_stream.releases import rollout
@@ -39,13 +41,12 @@ def list_(bootstrap: Bootstrap = None) -> None:
     table = Table(box=None, pad_edge=False)
     for title in ("release", "stage", "since", "why"):
         table.add_column(title)
-    live, candidate = state.live, state.candidate
     for one in state.rollouts:
-        stage = one.stage if one in (live, candidate) or one.stage == "withdrawn" else "replaced"
         why = one.reason
-        if one == candidate and (evidence := state.evidence(one)):
+        if one == state.candidate and (evidence := state.evidence(one)):
             why = f"{one.reason}; so far: {rollout.summary(evidence)}"
-        table.add_row(one.version, stage, _time(one.at), printable(why))
+        row = one.version, state.standing(one), _time(one.at), why
+        table.add_row(*(Text(printable(cell)) for cell in row))
     if not state.rollouts:
         typer.echo("no release is announced; `mmrec train` makes one, `mmrec release announce` tells the workers")
         return
@@ -54,7 +55,7 @@ def list_(bootstrap: Bootstrap = None) -> None:
 
 @app.command()
 def show(release: Which) -> None:
-    """Show what a release says of itself: sizes, encoders, metrics, graphs.
+    """Show what a release says of itself: sizes, encoders, what it was trained on, metrics.
 
     Example: `mmrec release show 20261124T064500Z-3f2a`
     """
@@ -98,14 +99,16 @@ def announce(
 
     Example: `mmrec release announce 20261124T064500Z-3f2a --share 0.05 --canary 3600`
     """
-    from mmrec_stream.operations.rollouts import announce_release
+    from mmrec_stream.operations.rollouts import announce_release, read_state
     from mmrec_stream.ranking.inspection import inspect_release
 
     settings = load_settings(bootstrap=bootstrap)
     folder = _folder(settings, release)
     inspect_release(folder, settings.provider, settings.scoring_threads)
+    first = read_state(settings).live is None
     version = announce_release(settings, folder, stage=stage, share=share, shadow_s=shadow_s, canary_s=canary_s)
-    typer.echo(f"{version} is announced: {stage}")
+    at_once = first and stage != "live"
+    typer.echo(f"{version} is announced: {stage}{', and live at once, as no other release is' if at_once else ''}")
 
 
 @app.command()
@@ -168,9 +171,18 @@ def diff(
 
 
 def _folder(settings: "Settings", release: str) -> Path:
-    """A version in the releases' folder; else a path."""
+    """The folder of a version, or a folder.
+
+    Raises:
+        UserError: there is neither.
+    """
     kept = settings.releases_dir / release
-    return kept if kept.is_dir() else Path(release)
+    folder = kept if kept.is_dir() else Path(release)
+    if not folder.is_dir():
+        raise UserError(
+            f"no release {printable(release)}: no such folder, and none of that name in {settings.releases_dir}"
+        )
+    return folder
 
 
 def _facts(manifest: "Manifest") -> dict[str, str]:

@@ -131,6 +131,7 @@ def try_(
     from mmrec_stream.catalogue.attributes import Catalogue
     from mmrec_stream.cli.profile import find_profile
     from mmrec_stream.kafka.reader import spans
+    from mmrec_stream.profiles.tastes import Tastes
     from mmrec_stream.ranking.popularity import Popularity
     from mmrec_stream.ranking.recommend import Recommender
     from mmrec_stream.ranking.repeats import Repeats
@@ -153,6 +154,7 @@ def try_(
         Popularity(),
         list_size=settings.list_size,
         repeats=Repeats.of_days(settings.seen_days, settings.repurchase_days),
+        tastes=Tastes.of(settings.preset),
     )
     scorer = _scorer(settings, items)
     recommender.serve(scorer)

@@ -72,7 +72,7 @@ def profiles_of(cases: Cases, facts: ItemFacts) -> profile.Records:
         brands=facts.brand_keys[items],
         price_bands=facts.price_bands[items],
     )
-    fold(records, owners.astype(np.int64), columns, source=1)
+    fold(records, owners.astype(np.int64), columns, source=1, tastes=cases.log.rule)
     return records
 
 
@@ -90,4 +90,5 @@ def requests(
     """
     records = profiles_of(cases, facts)
     now_ms = records["last_ms"].copy()
-    return features_of(records, table, *labels, now_ms=now_ms, repeats=repeats, max_history=history)[0]
+    rule = cases.log.rule
+    return features_of(records, table, *labels, now_ms=now_ms, repeats=repeats, max_history=history, tastes=rule)[0]

@@ -66,7 +66,8 @@ def announce_release(
         canary_s: least time as a canary, s.
 
     Raises:
-        UserError: the release does not verify, a value is out of bounds, or the broker does not take the announcement.
+        UserError: the release does not verify or is the one that serves, a value is out of bounds, or the broker does
+            not take the announcement.
     """
     told = msgspec.structs.replace(announcement(path), stage=stage, share=share, shadow_s=shadow_s, canary_s=canary_s)
     value = encode_release(told)
@@ -74,6 +75,9 @@ def announce_release(
         decode_release(value)
     except UNREADABLE as error:
         raise UserError(f"this release cannot be announced so: {error}") from None
+    live = read_state(settings).live
+    if live is not None and live.version == told.version and stage != "live":
+        raise UserError(f"release {told.version} is live; on trial again, it would leave everybody without it")
     _send(settings, Topics.of(settings).releases, told.version, value)
     return told.version
 
@@ -90,7 +94,8 @@ def set_stage(
         reason: why, for whoever asks later.
 
     Raises:
-        UserError: there is no such release, or it is past that stage.
+        UserError: there is no such release, it is past that stage, a later one has its place, or the reason is too
+            long.
     """
     state = read_state(settings)
     if version is None:
@@ -102,7 +107,7 @@ def set_stage(
         if found is None:
             raise UserError(f"no release {version} is announced; `mmrec release list` shows those that are")
     if rollout.ORDER[found.stage] >= rollout.ORDER[stage]:
-        raise UserError(f"release {found.version} is {found.stage} already; announce it again to begin anew")
+        raise UserError(f"release {found.version} is {state.standing(found)}; announce it again to begin anew")
     live = [one for one in state.rollouts if one.stage == "live"]
     if stage == "withdrawn" and live == [found]:
         raise UserError(f"release {found.version} is the only one that is live, and nothing could take its place")
@@ -113,7 +118,16 @@ def set_stage(
         reason=reason or BY_HAND,
         at=int(time.time() * 1000),
     )
-    _send(settings, Topics.of(settings).rollouts, f"stage/{found.version}/{stage}", encode_rollout(record))
+    value = encode_rollout(record)
+    try:
+        decode_rollout(value)
+    except UNREADABLE as error:
+        raise UserError(f"this cannot be kept with the release: {error}") from None
+    after = rollout.record(state, record)
+    reached = {"canary": after.candidate, "live": after.live, "withdrawn": found}[stage]
+    if reached is None or reached.version != found.version:
+        raise UserError(f"a later release has the place of {found.version}; announce it again to begin anew")
+    _send(settings, Topics.of(settings).rollouts, f"stage/{found.version}/{stage}", value)
     return found
 
 

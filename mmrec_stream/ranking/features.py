@@ -10,6 +10,7 @@ from mmrec_stream.catalogue.index import UNKNOWN
 from mmrec_stream.contracts.identity import short_key
 from mmrec_stream.profiles.fold import decay_to
 from mmrec_stream.profiles.record import Records
+from mmrec_stream.profiles.tastes import SHOP_TASTES, Tastes
 from mmrec_stream.ranking.items import ItemTable
 from mmrec_stream.ranking.repeats import Repeats, barred
 from mmrec_stream.ranking.types import Features
@@ -40,6 +41,7 @@ def features_of(
     now_ms: int | NDArray[np.int64],
     repeats: Repeats,
     max_history: int,
+    tastes: Tastes = SHOP_TASTES,
 ) -> tuple[Features, NDArray[np.bool_]]:
     """Ranker inputs for profiles.
 
@@ -51,6 +53,7 @@ def features_of(
         now_ms: the moment of recommending, or each profile's own, shape (batch,).
         repeats: when an item that a user has had may come back.
         max_history: the newest interactions that are used; older ones are cut.
+        tastes: the rule that affinities fade by.
 
     Returns:
         The inputs, and for which profiles the table knows at least one interaction, shape (batch,). Of the others the
@@ -58,7 +61,7 @@ def features_of(
     """
     batch = len(records)
     moments = np.full(batch, now_ms, dtype=np.int64)
-    decay_to(records, moments)
+    decay_to(records, moments, tastes)
     now_s = moments // 1000
     rows = table.rows(records["items"])
     history = np.zeros((batch, max_history), dtype=np.int64)

@@ -14,6 +14,7 @@ from mmrec_stream.contracts.identity import id_keys
 from mmrec_stream.contracts.recommendations import Reason, Recommended
 from mmrec_stream.policies.policy import FALLBACK, POOL, Policy, Viewer
 from mmrec_stream.profiles.record import Records
+from mmrec_stream.profiles.tastes import SHOP_TASTES, Tastes
 from mmrec_stream.ranking.features import Labels, features_of
 from mmrec_stream.ranking.popularity import Popularity
 from mmrec_stream.ranking.repeats import Repeats, barred_keys
@@ -73,11 +74,20 @@ class Recommender:
     `recommend` runs on one thread at a time; releases may be replaced from another between two batches.
     """
 
-    def __init__(self, catalogue: Catalogue, popularity: Popularity, *, list_size: int, repeats: Repeats) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        popularity: Popularity,
+        *,
+        list_size: int,
+        repeats: Repeats,
+        tastes: Tastes = SHOP_TASTES,
+    ) -> None:
         self._catalogue = catalogue
         self._popularity = popularity
         self._list_size = list_size
         self._repeats = repeats
+        self._tastes = tastes
         self._live: Arm | None = None
         self._tried: Tried | None = None
         self._policy: Policy | None = None
@@ -169,6 +179,7 @@ class Recommender:
             now_ms=now_ms,
             repeats=self._repeats,
             max_history=scorer.max_history,
+            tastes=self._tastes,
         )
         version = scorer.version
         strangers = np.flatnonzero(~known)

@@ -9,6 +9,7 @@ taken away can make two workers disagree.
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,6 +122,12 @@ class State:
             if one.stage in ("shadow", "canary"):
                 return one
         return None
+
+    def standing(self, rollout: Rollout) -> Literal["shadow", "canary", "live", "withdrawn", "replaced"]:
+        """What a release is to visitors: its stage, or `replaced` where a later release has its place."""
+        if rollout.stage == "withdrawn" or rollout in (self.live, self.candidate):
+            return rollout.stage
+        return "replaced"
 
     def evidence(self, rollout: Rollout) -> list[CountsRecord]:
         """What workers have counted of a release in the stage that it is in."""

@@ -202,14 +202,14 @@ def builtin(name: str) -> Named:
     return parse_mapping((_formats() / f"{name}.toml").read_text("utf-8"), f"format {name}")
 
 
-def load_mapping(path: Path) -> Named:
-    """The mapping in a file.
+def load_mapping(path: Path, events: dict[str, str] | None = None) -> Named:
+    """The mapping in a file; what it does not say of a type's values, `events` (word: type) does.
 
     Raises:
         UserError: it cannot be read, or a key is missing, unknown or wrong; names key and file.
     """
     try:
-        return parse_mapping(path.read_text("utf-8"), str(path))
+        return parse_mapping(path.read_text("utf-8"), str(path), events)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"the mapping {path} cannot be read: {error}") from None
 
@@ -234,13 +234,17 @@ def load_catalogue_mapping(path: Path) -> NamedCatalogue:
     return NamedCatalogue(mapping, name)
 
 
-def parse_mapping(text: str, name: str) -> Named:
-    """The mapping that a TOML text describes; `name` stands for it in messages.
+def parse_mapping(text: str, name: str, events: dict[str, str] | None = None) -> Named:
+    """The mapping that a TOML text describes; `name` stands for it in messages, `events` is as for `load_mapping`.
 
     Raises:
         UserError: as for `load_mapping`.
     """
     mapping = _decoded(text, name, Mapping)
+    if events and mapping.type.column is not None:
+        known = msgspec.convert(events, dict[str, EventName | Literal["skip"]])
+        kind = msgspec.structs.replace(mapping.type, values=known | mapping.type.values)
+        mapping = msgspec.structs.replace(mapping, type=kind)
     if complaint := _complaint(mapping):
         raise UserError(f"{name}: {complaint}")
     return Named(mapping, name)
