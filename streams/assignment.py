@@ -10,9 +10,7 @@ The order in which a partition comes in carries the promise that nothing is lost
 """
 
 import asyncio
-import ctypes
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +21,7 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaException
 from faust.types import TP
 
 from mmrec_stream.catalogue.attributes import Catalogue
+from mmrec_stream.processes import give_back_memory
 from mmrec_stream.ranking.popularity import Popularity, recent_weights
 from mmrec_stream.settings import Settings
 from streams.changelog import ChangelogLostError, ChangelogWriter, WriterClosedError
@@ -265,7 +264,7 @@ class Assignment:
         self._learned.add(owner.partition)
         recent = await asyncio.to_thread(recent_weights, owner.table.rows.given, self._catalogue)
         self._popularity.add(*recent)
-        await asyncio.to_thread(_give_back_memory)
+        await asyncio.to_thread(give_back_memory)
 
     def _tell(self) -> None:
         """Say which partitions are served, when all are and others were said before."""
@@ -356,10 +355,3 @@ class Assignment:
 
 def _numbers(partitions: Iterable[TP]) -> str:
     return ", ".join(map(str, sorted({partition for _, partition in partitions})))
-
-
-def _give_back_memory() -> None:
-    """Return what the reading has freed to the system: glibc keeps it otherwise, a fifth of what the profiles take."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)

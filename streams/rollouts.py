@@ -25,13 +25,13 @@ from mmrec_stream.contracts.releases import ReleaseAnnouncement, decode_release
 from mmrec_stream.contracts.rollouts import CountsRecord, StageRecord, decode_rollout, encode_rollout
 from mmrec_stream.errors import UserError
 from mmrec_stream.kafka.clients import BatchProducer
+from mmrec_stream.processes import give_back_memory
 from mmrec_stream.profiles.columns import EventColumns
 from mmrec_stream.profiles.record import Records
 from mmrec_stream.ranking.comparison import Tally
 from mmrec_stream.ranking.recommend import Arm, Recommender, Tried
 from mmrec_stream.ranking.scorer import Scorer
 from mmrec_stream.releases import rollout
-from mmrec_stream.releases.memory import give_back
 from mmrec_stream.releases.rollout import Rollout, State
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import Topics
@@ -301,7 +301,7 @@ class Rollouts:
             with contextlib.suppress(Empty):
                 self._samples.get_nowait()
             self._arms = {key: arm for key, arm in self._arms.items() if key not in gone}
-            give_back()
+            give_back_memory()
 
     def _arm(self, trying: Trying | None) -> Arm | None:
         return None if trying is None else self._arms.get((trying.what.version, trying.what.announced))

@@ -278,19 +278,14 @@ def _catalogue(settings: Settings) -> "tuple[ProductColumns, list[CatalogueItem]
 
 
 def _scorer(settings: Settings, items: "list[CatalogueItem]") -> "Scorer":
-    from mmrec_stream.contracts.releases import decode_release
-    from mmrec_stream.kafka.reader import read_batches
+    from mmrec_stream.operations.rollouts import read_state
     from mmrec_stream.ranking.scorer import Scorer
-    from mmrec_stream.topics import Topics
 
-    announced = None
-    for messages in read_batches(settings, Topics.of(settings).releases):
-        for message in messages:
-            if (value := message.value()) is not None:
-                announced = decode_release(value)
-    if announced is None:
-        raise UserError("no release is announced: `mmrec train` makes one")
-    scorer = Scorer.load(Path(announced.path), provider="cpu", manifest_sha256=announced.manifest_sha256)
+    live = read_state(settings).live
+    if live is None:
+        raise UserError("no release is live: `mmrec train` makes one")
+    told = live.announcement
+    scorer = Scorer.load(Path(told.path), provider="cpu", manifest_sha256=told.manifest_sha256)
     for start in range(0, len(items), 256):
         scorer.add_items(items[start : start + 256])
     return scorer
