@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 import msgspec
+import psutil
 
 from mmrec_stream.processes import die_with_parent
 
@@ -71,6 +72,11 @@ class System:
     def lines(self, text: str) -> list[str]:
         """The lines of the process's log so far that have `text`."""
         return [line for line in self._read_log().decode(errors="replace").splitlines() if text in line]
+
+    def processor_s(self) -> float:
+        """Processor time that the process has taken so far, s."""
+        times = psutil.Process(self.process.pid).cpu_times()
+        return float(times.user + times.system)
 
     def alive(self) -> bool:
         """Whether the process runs."""

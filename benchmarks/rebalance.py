@@ -49,7 +49,7 @@ def command(
     rounds = 1 if quick else rounds
     with running_broker() as broker, tempfile.TemporaryDirectory(prefix="mmrec-bench-") as folder:
         report = Report(
-            "rebalance",
+            "rebalance_standbys" if standbys else "rebalance",
             quick=quick,
             broker=broker.name,
             rate=RATE,

@@ -1,28 +1,37 @@
 """Restore: how fast a worker has a large profile table back from its changelog, and what a profile costs in memory."""
 
+import json
 import tempfile
-from typing import Annotated
+import time
+import urllib.request
+from typing import Annotated, Any
 
 import psutil
 import typer
 
 from benchmarks.kafka import Cluster, running_broker
-from benchmarks.processes import mmrec, running
+from benchmarks.processes import System, mmrec, running
 from benchmarks.results import Report, Target, console
-from benchmarks.workload import PARTITIONS, changelog, create_topics, worker_env
+from benchmarks.workload import changelog, create_topics, worker_env
 from mmrec_stream.profiles.record import RECORD
 from mmrec_stream.settings import load_settings
 from mmrec_stream.topics import changelog_topic
 
 PREFIX, APP = "restore.", "restore"
 
+LOOK_S = 0.05
+"""How often a worker that restores is asked how far it is: a hundredth of the shortest restore, and no work for it."""
+
+PATIENCE_S = 300.0
+
 
 def command(
     quick: Annotated[bool, typer.Option(help="A tenth of the profiles, one round.")] = False,
-    profiles: Annotated[int, typer.Option(help="Profiles in the changelog.")] = 1_000_000,
+    profiles: Annotated[int, typer.Option(help="Profiles in the changelog.")] = 2_000_000,
+    partitions: Annotated[int, typer.Option(help="Partitions that they lie on.")] = 48,
     rounds: Annotated[int, typer.Option(help="Times that a worker starts and restores.")] = 3,
 ) -> None:
-    """Rows a second that a starting worker restores, and its memory per live profile."""
+    """Rows a second that a starting worker restores, when its partitions go on, and its memory per live profile."""
     profiles, rounds = (profiles // 10, 1) if quick else (profiles, rounds)
     with running_broker() as broker, tempfile.TemporaryDirectory(prefix="mmrec-bench-") as folder:
         cluster = Cluster(broker.bootstrap)
@@ -32,28 +41,64 @@ def command(
             broker=broker.name,
             profiles=profiles,
             row_bytes=RECORD.itemsize,
-            partitions=PARTITIONS,
+            partitions=partitions,
         )
         for app in (APP, "nothing"):
-            create_topics(cluster, prefix=PREFIX, app_id=app)
+            create_topics(cluster, prefix=PREFIX, app_id=app, partitions=partitions)
         with console.status(f"writing a changelog of {profiles:,} profiles"):
-            cluster.load(changelog_topic(load_settings(app_id=APP)), changelog(profiles), compression="lz4")
-        env = worker_env(broker, prefix=PREFIX, app_id="nothing", data_dir=folder, lists="false")
+            rows = changelog(profiles, partitions=partitions)
+            cluster.load(changelog_topic(load_settings(app_id=APP)), rows, compression="lz4")
+        more = {"prefix": PREFIX, "data_dir": folder, "lists": "false", "partitions": str(partitions)}
+        env = worker_env(broker, app_id="nothing", **more)
         with running(mmrec("worker"), env=env) as system:
             system.logged("ready: partitions", timeout=120)
             idle = psutil.Process(system.process.pid).memory_info().rss
-        rates, memory, starts = [], [], []
+        rates, memory, first, half, last, told = [], [], [], [], [], []
         for _ in range(rounds):
-            env = worker_env(broker, prefix=PREFIX, app_id=APP, data_dir=folder, lists="false")
+            env = worker_env(broker, app_id=APP, **more)
             with running(mmrec("worker"), env=env) as system:
-                began = system.logged("restoring the profiles", timeout=120)
-                ready = system.logged(f"{profiles} profiles", timeout=300)
-                # "restored 1000000 profile rows in 3.21 s (311526 rows/s)", by the worker's own clock.
-                (line,) = system.lines("profile rows in")
-                rates.append(float(line.rpartition("(")[2].split()[0]))
-                starts.append((ready - began) / 1000)
+                went_on = _restored(system, int(env["MMREC_WEB_PORT"]), profiles, partitions)
                 memory.append((psutil.Process(system.process.pid).memory_info().rss - idle) / profiles)
-        report.add("rate", "mmrec", rates, "rows/s", target=Target(200_000))
-        report.add("until every profile is served", "mmrec", starts, "s")
+                told.append(len(system.lines("restoring profiles of partitions")))
+            rates.append(profiles / went_on[-1])
+            first.append(went_on[0])
+            half.append(went_on[partitions // 2])
+            last.append(went_on[-1])
+        report.add("rate", "mmrec", rates, "rows/s", target=Target(300_000))
+        report.add("until the first partition is served", "mmrec", first, "s")
+        report.add("until half of the partitions are served", "mmrec", half, "s")
+        report.add("until every profile is served", "mmrec", last, "s")
+        report.add("lines of progress", "mmrec", told, "")
         report.add("memory", "mmrec", memory, "bytes/profile", target=Target(1_331, at_least=False))
         report.close()
+
+
+def _restored(system: System, port: int, profiles: int, partitions: int) -> list[float]:
+    """When each partition was served, s after the first was begun with, ascending.
+
+    Raises:
+        RuntimeError: the worker ended, it is not done within `PATIENCE_S`, or not all profiles are there.
+    """
+    began, went_on = 0.0, list[float]()
+    deadline = time.monotonic() + PATIENCE_S
+    while len(went_on) < partitions:
+        if not system.alive() or time.monotonic() > deadline:
+            raise system.failure(f"{len(went_on)} of {partitions} partitions are restored")
+        time.sleep(LOOK_S)
+        status, now = _status(port), time.monotonic()
+        if not began and (status.get("restoring") or status.get("partitions")):
+            began = now
+        went_on += [now - began] * (len(status.get("partitions", [])) - len(went_on))
+    if (found := _status(port)["profiles"]) != profiles:
+        raise system.failure(f"{found} of {profiles} profiles are restored")
+    return went_on
+
+
+def _status(port: int) -> dict[str, Any]:
+    """What the worker's health page says; empty while it does not answer."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
+            status: dict[str, Any] = json.load(answer)
+            return status
+    except OSError:
+        return {}

@@ -25,9 +25,9 @@ from mmrec_stream.profiles.columns import columns_of
 from mmrec_stream.profiles.fold import fold
 from mmrec_stream.profiles.record import Records
 from mmrec_stream.profiles.rows import ProfileRows
-from mmrec_stream.ranking.features import held_keys
 from mmrec_stream.ranking.popularity import Popularity
 from mmrec_stream.ranking.recommend import Recommender
+from mmrec_stream.ranking.repeats import Repeats, barred_keys
 from mmrec_stream.ranking.scorer import Scorer
 from mmrec_stream.simulator import Shoppers, make_shop
 from mmrec_stream.simulator.shoppers import DAY_MS, HOUR_MS
@@ -40,7 +40,8 @@ END_MS = 1_764_460_800_000
 
 PLACES = 10
 
-REPURCHASE_S = 30 * 86_400
+REPEATS = Repeats(seen_s=0.0)
+"""A shopper likes a product that was looked at as much as before, so that leaving it out would count as a mistake."""
 
 SOURCE = source_key("truth", 0)
 
@@ -75,7 +76,7 @@ class World:
 
     def recommender(self, scorer: Scorer | None) -> Recommender:
         """A recommender as a worker has it; without a release it serves what is popular."""
-        made = Recommender(self.catalogue, self.popularity, list_size=PLACES, repurchase_s=REPURCHASE_S)
+        made = Recommender(self.catalogue, self.popularity, list_size=PLACES, repeats=REPEATS)
         if scorer is not None:
             made.serve(scorer)
         return made
@@ -94,8 +95,8 @@ class World:
 
     def judge(self, recommender: Recommender, user: str, record: Records, now_ms: int) -> "Judged":
         """The list for one profile, (1,), beside the best list that the same rules allow."""
-        held = held_keys(record, now_ms // 1000, REPURCHASE_S)
-        allowed = self.on_sale & ~np.isin(self.keys, held[held > 0])
+        out = barred_keys(record, np.array(now_ms // 1000), REPEATS)
+        allowed = self.on_sale & ~np.isin(self.keys, out[out > 0])
         slate = recommender.recommend([user], record.copy(), now_ms)[0]
         rows = np.array([self._rows[item.item_id] for item in slate.items], dtype=np.int64)
         attraction = self.shoppers.attraction(user)

@@ -6,10 +6,12 @@ Secrets come from the environment alone and are never printed.
 from pathlib import Path
 from typing import Annotated, Literal
 
+import msgspec
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from mmrec_stream.errors import UserError
+from mmrec_stream.presets import SHOP, load_preset
 
 
 class Settings(BaseSettings):
@@ -59,6 +61,18 @@ class Settings(BaseSettings):
     """Kafka's group protocol. `auto`: `consumer` (KIP-848) for workers without a name where the brokers offer it, else
     `classic`."""
 
+    standbys: Annotated[int, Field(ge=0, le=8)] = 0
+    """How many other workers keep each partition's profiles warm, so that one that takes it over reads the changelog's
+    tail only. Each costs the memory of the profiles once more."""
+
+    standbys_mb: Annotated[float, Field(gt=0)] = 2048.0
+    """Memory of a worker for profiles that it keeps warm, 1.3 KB each; what does not fit is not kept."""
+
+    preset: str = SHOP
+    """What field this is, which says how much an event tells of a taste and how long that lasts, what replay calls an
+    event, and defaults of other settings: `mmrec presets` lists them. A path that ends in `.toml` names one's own.
+    The same for all workers and trainers of a prefix."""
+
     data_dir: Path = Path("var")
     """Where releases, logs and the play broker's data lie."""
 
@@ -87,8 +101,12 @@ class Settings(BaseSettings):
     """A worker that is far behind makes no lists for events older than this: their users get one when it has caught
     up."""
 
+    seen_days: Annotated[float, Field(ge=0)] = 30.0
+    """How long what a user has looked at, clicked or rated stays out of their lists, as far as the profile remembers it
+    (50 events). 0 where repeats are the point, as in music."""
+
     repurchase_days: Annotated[float, Field(ge=0)] = 30.0
-    """How long a bought item stays out of its buyer's lists."""
+    """How long a bought item stays out of its buyer's lists; 7 or less for groceries."""
 
     max_future_s: Annotated[float, Field(ge=0)] = 3600.0
     """How far an event time may lie ahead of the worker's clock: clocks disagree by seconds, a wrong time zone by
@@ -162,10 +180,15 @@ def load_settings(**overrides: object) -> Settings:
     """The settings from the environment, with `overrides` (those that are not None) on top.
 
     Raises:
-        UserError: a value is wrong; names the variable.
+        UserError: a value is wrong; names the variable. Or the preset is.
     """
+    given = {name: value for name, value in overrides.items() if value is not None}
     try:
-        return Settings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]
+        settings = Settings(**given)  # type: ignore[arg-type]
     except ValidationError as error:
         lines = [f"MMREC_{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
         raise UserError("wrong setting: " + "; ".join(lines)) from None
+    defaults = msgspec.structs.asdict(load_preset(settings.preset).defaults)
+    return settings.model_copy(
+        update={name: value for name, value in defaults.items() if name not in settings.model_fields_set}
+    )

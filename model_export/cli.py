@@ -34,6 +34,10 @@ def train(
         bool | None,
         typer.Option(help="Tell the workers on the releases topic. Default: with --from kafka only."),
     ] = None,
+    stage: Annotated[
+        Literal["shadow", "canary", "live"],
+        typer.Option(help="Where an announced release begins: on trial beside the live one, or for everybody at once."),
+    ] = "live",
     encoders: Annotated[
         str | None,
         typer.Option(
@@ -101,7 +105,7 @@ def train(
     console = Console(stderr=True)
 
     def one_round(dataset: "Dataset") -> None:
-        _round(console, settings, dataset, store, config, threads, checkpoint, announced=announced)
+        _round(console, settings, dataset, store, config, threads, checkpoint, announced=announced, stage=stage)
 
     if every is None:
         one_round(_read(console, settings, data))
@@ -139,6 +143,7 @@ def compress(
     from rich.console import Console
 
     from mmrec_stream.data.sources import read_folder
+    from mmrec_stream.profiles.tastes import Tastes
     from model_export.compress import compress_and_measure, measure
     from model_export.rounds import release_split
     from model_export.terminal import variants_table
@@ -146,8 +151,8 @@ def compress(
     wanted = to or ["fp16", "int8"]
     if wrong := [name for name in wanted if name not in ("fp16", "int8")]:
         raise UserError(f"--to {wrong[0]}: choose fp16 or int8")
-    dataset = read_folder(data)
-    cases = release_split(dataset).validation
+    dataset = read_folder(data, Tastes.of(load_settings().preset))
+    cases = release_split(dataset).test
     full = measure(release, dataset, cases, threads)
     measured = {release.name: full}
     for name in wanted:
@@ -165,10 +170,11 @@ def compress(
 
 def _read(console: "Console", settings: Settings, data: Path | None) -> "Dataset":
     from mmrec_stream.data.sources import read_folder, read_topics
+    from mmrec_stream.profiles.tastes import Tastes
 
     with console.status("reading events") as status:
         if data is not None:
-            dataset = read_folder(data)
+            dataset = read_folder(data, Tastes.of(settings.preset))
         else:
             dataset = read_topics(settings, lambda events: status.update(f"reading events: {events:,}"))
     log = dataset.interactions
@@ -186,9 +192,11 @@ def _round(
     checkpoint: Path | None,
     *,
     announced: bool,
+    stage: Literal["shadow", "canary", "live"],
 ) -> None:
+    from mmrec_stream.operations.rollouts import announce_release
     from mmrec_stream.releases import verify_release
-    from model_export.rounds import announce, train_round
+    from model_export.rounds import train_round
     from model_export.terminal import TrainingBar, release_summary
 
     with TrainingBar(console) as bar:
@@ -198,6 +206,6 @@ def _round(
     console.print(release_summary(verify_release(done.path)))
     console.print(f"{done.verdict.reason}; {done.seconds:.0f} s in all")
     if announced:
-        announce(settings, done.path)
-        console.print(f"announced to {settings.bootstrap}")
+        announce_release(settings, done.path, stage=stage)
+        console.print(f"announced to {settings.bootstrap}: {stage}")
     typer.echo(done.path)

@@ -6,9 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmrec_stream.data.dataset import Dataset
+from mmrec_stream.data.requests import DEFAULT_REPEATS
 from mmrec_stream.data.splits import Cases
 from mmrec_stream.evaluation import metrics
 from mmrec_stream.evaluation.serving import serve
+from mmrec_stream.ranking.repeats import Repeats
 from mmrec_stream.ranking.scorer import Scorer
 
 PLACES = 10
@@ -21,15 +23,17 @@ class Verdict:
 
     accepted: bool
     candidate: float
-    """NDCG@10 on the validation cases."""
+    """NDCG@10 on the test cases."""
     current: float | None
     """The current release's on the same cases; None where there is none."""
     reason: str
 
 
-def judge_release(scorer: Scorer, dataset: Dataset, cases: Cases, *, mask_history: bool = True) -> NDArray[np.float64]:
+def judge_release(
+    scorer: Scorer, dataset: Dataset, cases: Cases, repeats: Repeats = DEFAULT_REPEATS
+) -> NDArray[np.float64]:
     """NDCG@10 of a loaded release on cases, as it would serve them, (cases,)."""
-    lists = serve(scorer, dataset, cases, PLACES, mask_history=mask_history)
+    lists = serve(scorer, dataset, cases, PLACES, repeats=repeats)
     return metrics.ndcg(metrics.hits(lists, cases.targets), cases.targets, PLACES)
 
 

@@ -73,6 +73,7 @@ def build_release(model: TrainedModel, store: Path, created_ms: int, version: st
             first=int(log.times.min()),
             last=int(log.times.max()),
         ),
+        preset=log.rule.name,
         opset=OPSET,
         graphs={_stem(name): signature(graph) for name, graph in graphs.items()},
         seed=model.config.seed,

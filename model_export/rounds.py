@@ -10,28 +10,25 @@ from pathlib import Path
 
 import numpy as np
 
-from mmrec_stream.contracts.releases import encode_release
 from mmrec_stream.data.dataset import Dataset
 from mmrec_stream.data.splits import Split, new_likings, newest
 from mmrec_stream.errors import UserError
-from mmrec_stream.kafka.clients import BatchProducer
 from mmrec_stream.ranking.scorer import Scorer
-from mmrec_stream.releases import announcement, new_version, newest_release, prune_releases
-from mmrec_stream.settings import Settings
-from mmrec_stream.topics import Topics
+from mmrec_stream.releases import new_version, newest_release, prune_releases
 from model_export.config import ModelConfig
 from model_export.gate import Verdict, judge_release, verdict
 from model_export.release import build_release
 from model_export.training import Progress, fit
 
-MODEL_KEY = b"hybrid"
-"""Key of the announcements: the model's name. The newest value of a key counts."""
+HELD_OUT_CASES = 2_000
+"""Newest cases held out of training: enough for a standard error of .005 in NDCG."""
 
-VALIDATION_CASES = 2_000
-"""Newest cases held out of training to tune and judge on: enough for a standard error of .005 in NDCG."""
-
-VALIDATION_SHARE = 0.1
+HELD_OUT_SHARE = 0.1
 """Most of the events that are held out, for small logs."""
+
+TEST_SHARE = 0.4
+"""Share of the held-out cases, the newest of them, that nothing is chosen on. The gate compares two releases on the
+same cases, where the error of the difference is a fraction of that of either, so that fewer do."""
 
 KEPT_RELEASES = 5
 """Releases that stay on disk: the one that serves, one that a slow worker still loads, and some to go back to."""
@@ -48,21 +45,23 @@ class Round:
 
 
 def release_split(dataset: Dataset) -> Split:
-    """What a release learns from, and the newest events, which it is tuned and judged on as they came.
+    """What a release learns from, what it is tuned on, and the newest events, which the gate judges it on.
 
-    A case is one liking: the user's history right before it, and the item, which must be new to the user. There is no
-    test set: that is what `mmrec evaluate` is for.
+    A case is one liking: the user's history right before it, and the item, which must be new to the user. Neither early
+    stopping nor calibration sees the test cases, which all come after those.
 
     Raises:
         UserError: The log is too short.
     """
     log = dataset.interactions.without_impressions()
-    most = min(VALIDATION_CASES, int(len(log) * VALIDATION_SHARE))
+    most = min(HELD_OUT_CASES, int(len(log) * HELD_OUT_SHARE))
     chosen = newest(new_likings(log, dataset.users), most)
     if not len(chosen):
         raise UserError(f"{dataset.name}: {len(log)} events are too few to train on; wait for more, or simulate some")
     train = log.where(log.times < chosen.times.min())
-    return Split(train=train, validation=chosen, test=chosen.where(np.arange(0)))
+    from_ms = np.quantile(chosen.times, 1 - TEST_SHARE)
+    tuned, judged = np.flatnonzero(chosen.times <= from_ms), np.flatnonzero(chosen.times > from_ms)
+    return Split(train=train, validation=chosen.where(tuned), test=chosen.where(judged))
 
 
 def train_round(
@@ -89,10 +88,10 @@ def train_round(
     candidate = build_release(model, store / ".candidates", created, version)
     try:
         current = newest_release(store)
-        judged = judge_release(Scorer.load(candidate, provider="cpu", threads=threads), dataset, split.validation)
+        judged = judge_release(Scorer.load(candidate, provider="cpu", threads=threads), dataset, split.test)
         before = None
         if current is not None:
-            before = judge_release(Scorer.load(current, provider="cpu", threads=threads), dataset, split.validation)
+            before = judge_release(Scorer.load(current, provider="cpu", threads=threads), dataset, split.test)
         said = verdict(judged, before)
         path = store / version if said.accepted else None
         if path is not None:
@@ -101,18 +100,6 @@ def train_round(
         return Round(path, said, len(dataset.interactions), time.monotonic() - began)
     finally:
         shutil.rmtree(store / ".candidates", ignore_errors=True)
-
-
-def announce(settings: Settings, path: Path) -> None:
-    """Tell the workers of a release, and wait until the broker has it.
-
-    Raises:
-        UserError: The release does not verify, or the broker does not take the announcement.
-    """
-    message = announcement(path)
-    with BatchProducer(settings, idempotent=False) as producer:
-        producer.send(Topics.of(settings).releases, encode_release(message), key=MODEL_KEY)
-        producer.flush()
 
 
 def interval_seconds(text: str) -> float:

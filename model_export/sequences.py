@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from mmrec_stream.data.dataset import Interactions
 from mmrec_stream.data.requests import ItemFacts
 from mmrec_stream.profiles import record as profile
-from mmrec_stream.profiles.fold import AFFINITY_HALF_LIFE_MS
 
 NO_TARGET = -1
 
@@ -26,6 +25,8 @@ class Sequences:
     """Whole seconds since 1970."""
     targets: NDArray[np.int64]
     """The item that came next, `NO_TARGET` where there is none to learn from."""
+    half_life_s: float
+    """Seconds in which what an event adds to the affinities fades by half."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -42,6 +43,7 @@ class Sequences:
                 self.tastes[chosen, :length],
                 self.times[chosen, :length],
                 self.targets[chosen, :length],
+                self.half_life_s,
             )
 
 
@@ -68,7 +70,8 @@ def training_sequences(log: Interactions, length: int, *, repeats: bool) -> Sequ
     last = times.max(axis=1, initial=0.0, keepdims=True)
     times = np.where(types > 0, times, last)
     useful = (targets != NO_TARGET).any(axis=1)
-    return Sequences(rows[useful], types[useful], tastes[useful], times[useful], targets[useful])
+    half_life_s = log.rule.half_life_ms / 1000.0
+    return Sequences(rows[useful], types[useful], tastes[useful], times[useful], targets[useful], half_life_s)
 
 
 def _next_targets(log: Interactions, repeats: bool) -> NDArray[np.int64]:
@@ -97,8 +100,7 @@ def side_inputs(batch: Sequences, facts: ItemFacts | None) -> tuple[NDArray[np.f
     ages = np.maximum(batch.times[:, :, None] - batch.times[:, None, :], 0.0)
     length = batch.rows.shape[1]
     past = np.tril(np.ones((length, length), dtype=bool)) & (batch.types > 0)[:, None, :]
-    half_life = AFFINITY_HALF_LIFE_MS / 1000.0
-    weights = (past * np.exp2(-ages / half_life) * batch.tastes[:, None, :]).astype(np.float32)
+    weights = (past * np.exp2(-ages / batch.half_life_s) * batch.tastes[:, None, :]).astype(np.float32)
     bands = np.zeros((*batch.rows.shape, profile.PRICE_BANDS), dtype=np.float32)
     if facts is not None:
         own = facts.price_bands[batch.rows]

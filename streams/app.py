@@ -26,6 +26,7 @@ from streams.metrics import Metrics
 from streams.outbox import Outbox
 from streams.pipeline import Pipeline
 from streams.serving import Serving
+from streams.standbys import Standbys
 from streams.store import ProfileTable
 from streams.watch import Watch
 from streams.web import WorkerWeb
@@ -98,8 +99,15 @@ class StreamApp(faust.App):
         loop = asyncio.get_running_loop()
         self.serving.on_withdrawn = lambda gone: loop.call_soon_threadsafe(self.lists.withdraw, gone)
         self.pipeline = Pipeline(
-            settings, self.serving.catalogue, self.serving.popularity, self.lists, self.outbox, self.metrics
+            settings,
+            self.serving.catalogue,
+            self.serving.popularity,
+            self.lists,
+            self.outbox,
+            self.metrics,
+            self.serving.rollouts.acted,
         )
+        self.standbys = Standbys(settings, self.changelog)
         self.assignment = Assignment(
             settings,
             self.topic_names.behaviour,
@@ -107,15 +115,23 @@ class StreamApp(faust.App):
             self.serving.catalogue,
             self.serving.popularity,
             self.metrics,
+            self.standbys,
             self.fail,
         )
-        for running in (self.outbox.run(), self.lists.run(), self.assignment.run(), self.watch.run()):
+        for running in (
+            self.outbox.run(),
+            self.lists.run(),
+            self.assignment.run(),
+            self.standbys.run(),
+            self.watch.run(),
+        ):
             self.add_future(running)
 
     async def join(self, topics: Sequence[str]) -> GroupClient:
         """Join the group, to share these topics' partitions."""
         protocol = await asyncio.to_thread(group_protocol, self.settings)
         client = GroupClient(self.settings, protocol, self.assignment)
+        await self.standbys.warm_up(lambda: self.should_stop)
         self.assignment.attach(client)
         client.subscribe(topics)
         self.client = client
@@ -127,6 +143,8 @@ class StreamApp(faust.App):
         if self.client is not None:
             await self.client.leave()
             await self.assignment.close()
+        if hasattr(self, "standbys"):
+            await self.standbys.close()
         if hasattr(self, "outbox"):
             self.lists.close()
             await asyncio.to_thread(self.outbox.close, CLOSE_S)
@@ -163,7 +181,11 @@ class StreamApp(faust.App):
             "partitions": self.assignment.owners.serving if joined else [],
             "restoring": sorted(owner.partition for owner in owners if owner.opening),
             "profiles": sum(len(owner.table.rows) for owner in owners if not owner.opening),
+            "warm_partitions": self.standbys.partitions if hasattr(self, "standbys") else [],
+            "warm_profiles": self.standbys.rows if hasattr(self, "standbys") else 0,
+            "warm_behind": self.standbys.behind if hasattr(self, "standbys") else 0,
             "release": self.serving.recommender.release if hasattr(self, "serving") else None,
+            "trial": self.serving.rollouts.trial if hasattr(self, "serving") else None,
             "open_chunks": sum(owner.open_chunks for owner in owners),
             "oldest_open_s": round(max((owner.oldest_open_s for owner in owners), default=0.0), 3),
             "lists_due": len(self.lists) if joined else 0,
@@ -177,6 +199,9 @@ class StreamApp(faust.App):
         status, metrics = self.status(), self.metrics
         metrics.profiles.set(status["profiles"])
         metrics.partitions.set(len(status["partitions"]))
+        metrics.warm_partitions.set(len(status["warm_partitions"]))
+        metrics.warm_profiles.set(status["warm_profiles"])
+        metrics.warm_behind.set(status["warm_behind"])
         metrics.due.set(status["lists_due"])
         metrics.late.set(status["lists_put_off"])
         metrics.unconfirmed.set(status["unconfirmed"])

@@ -10,9 +10,7 @@ The order in which a partition comes in carries the promise that nothing is lost
 """
 
 import asyncio
-import ctypes
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +21,7 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaException
 from faust.types import TP
 
 from mmrec_stream.catalogue.attributes import Catalogue
+from mmrec_stream.processes import give_back_memory
 from mmrec_stream.ranking.popularity import Popularity, recent_weights
 from mmrec_stream.settings import Settings
 from streams.changelog import ChangelogLostError, ChangelogWriter, WriterClosedError
@@ -30,6 +29,7 @@ from streams.group import GroupClient
 from streams.metrics import Metrics
 from streams.ownership import Ownership, Ownerships, State
 from streams.restoring import Restorer
+from streams.standbys import Standbys
 
 WRITE_S = 0.2
 """How often changed rows are written. Only commits wait for it, and a row that changes often is written once: shorter,
@@ -74,6 +74,7 @@ class Assignment:
         catalogue: Catalogue,
         popularity: Popularity,
         metrics: Metrics,
+        standbys: Standbys,
         on_failure: Callable[[str], None],
     ) -> None:
         self.owners = Ownerships()
@@ -83,6 +84,7 @@ class Assignment:
         self._catalogue = catalogue
         self._popularity = popularity
         self._metrics = metrics
+        self._standbys = standbys
         self._on_failure = on_failure
         self._client: GroupClient
         self._restorer = Restorer(settings, changelog, metrics)
@@ -151,7 +153,7 @@ class Assignment:
                 placed |= {TP(topic, partition): (owner, owner.fetched[topic]) for topic in offsets}
                 continue
             writer = ChangelogWriter(self._settings, self._changelog, partition)
-            owner = Ownership(partition, offsets, writer)
+            owner = Ownership(partition, offsets, writer, self._standbys.take(partition))
             self.owners.add(owner)
             self._metrics.ownership_changes.labels(change="gained").inc()
             placed |= {
@@ -209,6 +211,8 @@ class Assignment:
         while True:
             await asyncio.sleep(WRITE_S)
             self._write(self.owners)
+            if len(self.owners) and self._client.leaving:  # what can be committed is, as partitions are handed over
+                continue
             if time.monotonic() - committed > COMMIT_S or not self.entitled():
                 await self._commit(self.owners)
                 committed = time.monotonic()
@@ -237,7 +241,11 @@ class Assignment:
         except KafkaException as error:
             self._on_failure(f"{self._changelog}[{owner.partition}] cannot be read: {error.args[0].str()}")
             return
-        await self._learn(owner)
+        except ValueError as error:
+            self._on_failure(f"{self._changelog}[{owner.partition}] cannot be restored: {error}")
+            return
+        if not owner.warm:
+            await self._learn(owner)
         if owner.closed:
             return
         log.debug("partition %d: %d rows read in %.2f s", owner.partition, restored.rows, time.monotonic() - began)
@@ -246,6 +254,8 @@ class Assignment:
             owner.serve()
             self._resume(owner)
         self._tell()
+        if owner.warm:  # events wait for it
+            await self._learn(owner)
 
     async def _learn(self, owner: Ownership) -> None:
         """Count what the restored profiles did lately as popular, once a partition."""
@@ -254,7 +264,7 @@ class Assignment:
         self._learned.add(owner.partition)
         recent = await asyncio.to_thread(recent_weights, owner.table.rows.given, self._catalogue)
         self._popularity.add(*recent)
-        await asyncio.to_thread(_give_back_memory)
+        await asyncio.to_thread(give_back_memory)
 
     def _tell(self) -> None:
         """Say which partitions are served, when all are and others were said before."""
@@ -288,7 +298,8 @@ class Assignment:
         if not places or self.owners.get(gone.partition) is not None:
             return
         writer = ChangelogWriter(self._settings, self._changelog, gone.partition)
-        owner = Ownership(gone.partition, dict.fromkeys(gone.fetched), writer)
+        table = self._standbys.take(gone.partition)
+        owner = Ownership(gone.partition, dict.fromkeys(gone.fetched), writer, table)
         self.owners.add(owner)
         self._metrics.ownership_changes.labels(change="reopened").inc()
         await self._client.rebind(owner)
@@ -325,6 +336,8 @@ class Assignment:
     def _close(self, owners: Iterable[Ownership]) -> None:
         owners = list(owners)
         self._metrics.ownership_changes.labels(change="given up").inc(len(owners))
+        for owner in owners:
+            self._standbys.give(owner.partition, owner.release())
         self.owners.close(owners)
 
     def _start(self, work: "asyncio._CoroutineLike[None]") -> None:
@@ -342,10 +355,3 @@ class Assignment:
 
 def _numbers(partitions: Iterable[TP]) -> str:
     return ", ".join(map(str, sorted({partition for _, partition in partitions})))
-
-
-def _give_back_memory() -> None:
-    """Return what the reading has freed to the system: glibc keeps it otherwise, a fifth of what the profiles take."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)

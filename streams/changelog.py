@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from mmrec_stream.kafka.clients import producer_config
 from mmrec_stream.settings import Settings
@@ -46,6 +46,8 @@ class ChangelogWriter:
         self._topic = topic
         self._partition = partition
         self._closed = False
+        self._end = 0
+        """The offset after the last row of the last transaction; 0 where the broker has not told."""
         self._producer = Producer(
             producer_config(settings, linger_ms=0)
             | {
@@ -65,8 +67,11 @@ class ChangelogWriter:
         """
         self._persistently(lambda: self._producer.init_transactions(CALL_S))
 
-    def write(self, keys: Sequence[str], values: Sequence[bytes | None]) -> None:
+    def write(self, keys: Sequence[str], values: Sequence[bytes | None]) -> int:
         """Write rows; a value of None forgets the user. Returns when they are committed.
+
+        Returns:
+            The offset after the last of them; 0 where the broker has not told it.
 
         Raises:
             WriterClosedError: `close` was called meanwhile; whether the rows are committed is unknown.
@@ -77,7 +82,7 @@ class ChangelogWriter:
                 self._call(self._producer.begin_transaction)
                 self._call(lambda: self._produce(keys, values))
                 self._persistently(lambda: self._producer.commit_transaction(CALL_S))
-                return
+                return self._end
             except _AbortableError as failure:
                 log.warning("%s[%d]: %d rows are written again: %s", self._topic, self._partition, len(keys), failure)
                 self._persistently(lambda: self._producer.abort_transaction(CALL_S))
@@ -90,10 +95,14 @@ class ChangelogWriter:
     def _produce(self, keys: Sequence[str], values: Sequence[bytes | None]) -> None:
         """Hand rows to the client. If it takes no more, the transaction has failed, and its end says why."""
         produce, topic, partition = self._producer.produce, self._topic, self._partition
-        for key, value in zip(keys, values, strict=True):
+        self._end, last = 0, len(keys) - 1
+        for place, (key, value) in enumerate(zip(keys, values, strict=True)):
             while True:
                 try:
-                    produce(topic, value, key, partition)
+                    if place == last:
+                        produce(topic, value, key, partition, on_delivery=self._delivered)
+                    else:
+                        produce(topic, value, key, partition)
                     break
                 except BufferError:
                     if self._closed:
@@ -103,6 +112,10 @@ class ChangelogWriter:
                     if exception.args[0].code() != KafkaError._STATE:
                         raise
                     return
+
+    def _delivered(self, error: KafkaError | None, message: Message) -> None:
+        # A row that was sent twice and taken once has no offset.
+        self._end = message.offset() + 1 if error is None and message.offset() >= 0 else 0
 
     def _persistently(self, call: Callable[[], T]) -> T:
         """Repeat a call for as long as a repetition may help: a broker that is away for minutes is nothing final."""

@@ -8,9 +8,7 @@ from contextlib import closing
 from confluent_kafka import Message, TopicPartition
 
 from mmrec_stream.catalogue.changes import read_changes
-from mmrec_stream.contracts.acceptance import UNREADABLE
 from mmrec_stream.contracts.catalogue import CatalogueItem
-from mmrec_stream.contracts.releases import ReleaseAnnouncement, decode_release
 from mmrec_stream.kafka.clients import open_consumer
 from mmrec_stream.kafka.reader import PASSING, keyed, read_batches, spans
 from mmrec_stream.settings import Settings
@@ -94,15 +92,3 @@ def catalogue_changes(messages: Sequence[Message]) -> tuple[list[CatalogueItem],
     for fault in changes.bad:
         log.warning("%s", fault)
     return changes.items, changes.removed
-
-
-def newest_announcement(messages: Sequence[Message]) -> ReleaseAnnouncement | None:
-    """The last announcement in `messages` that can be read."""
-    for message in reversed(messages):
-        if message.value() is None:
-            continue
-        try:
-            return decode_release(message.value())
-        except UNREADABLE as error:
-            log.warning("%s@%d: no release announcement: %s", message.topic(), message.offset(), error)
-    return None

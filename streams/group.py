@@ -127,12 +127,16 @@ class GroupClient:
         self._resumed: set[TP] = set()
         """What is fetched. Whoever changes it or makes the client follow it holds `_pausing`."""
         self._pausing = Lock()
+        self._asking = Lock()
+        """Held while a broker is asked from outside the two threads, and while the client is closed: a question to a
+        client that is closed ends the process."""
         self._astray: set[TP] = set()
         """Partitions that the client has stopped fetching, as there is nothing where they were to go on."""
         self._loop = asyncio.get_running_loop()
         self._consumer = Consumer(_config(settings, protocol) | {"error_cb": self._noticed})
         self.leaving = False
         """Whether `leave` was called: nothing more is asked of the client then."""
+        self._left = False
         self.unreachable_since: float | None = None
         """Since when (monotonic) the client has heard of no broker; None while it does."""
 
@@ -142,8 +146,8 @@ class GroupClient:
 
     @property
     def member(self) -> str:
-        """The id that the group knows this worker by; empty before it has joined."""
-        return self._consumer.memberid() or ""
+        """The id that the group knows this worker by; empty before it has joined, and when it leaves."""
+        return "" if self.leaving else self._consumer.memberid() or ""
 
     async def fetch(self, timeout_s: float) -> list[Chunk]:
         """What has arrived, a chunk a partition; waits up to `timeout_s` for the first record.
@@ -157,14 +161,18 @@ class GroupClient:
         return await self._loop.run_in_executor(self._thread, self._fetch, timeout_s)
 
     def pause(self, partitions: Iterable[TP]) -> None:
-        """Stop fetching these."""
+        """Stop fetching these. Nothing is fetched any more by a client that leaves, and it may be closed."""
+        if self.leaving:
+            return
         with self._pausing:
             partitions = set(partitions)
             self._resumed -= partitions
             self._consumer.pause([TopicPartition(*tp) for tp in partitions])
 
     def resume(self, partitions: Iterable[TP]) -> None:
-        """Fetch these."""
+        """Fetch these; as `pause`."""
+        if self.leaving:
+            return
         with self._pausing:
             partitions = set(partitions)
             self._resumed |= partitions
@@ -172,6 +180,8 @@ class GroupClient:
 
     async def commit(self, offsets: Mapping[TP, int]) -> bool:
         """Commit the next offsets to read; False if the group has refused: they will be read again by their owner."""
+        if self._left:
+            return False
         return await self._loop.run_in_executor(self._commits, self._commit, offsets)
 
     async def reachable(self) -> bool:
@@ -188,15 +198,23 @@ class GroupClient:
     async def leave(self) -> None:
         """Leave the group. What is held is given up first, through the listener."""
         self.leaving = True
-        await self._loop.run_in_executor(self._thread, self._consumer.close)
+        await self._loop.run_in_executor(self._thread, self._close)
+        self._left = True
         self._thread.shutdown(wait=False)
         self._commits.shutdown(wait=False)
 
+    def _close(self) -> None:
+        with self._asking:
+            self._consumer.close()
+
     def _reachable(self) -> bool:
-        try:
-            self._consumer.list_topics(timeout=ANSWER_S)
-        except KafkaException:
-            return False
+        with self._asking:
+            if self.leaving:
+                return False
+            try:
+                self._consumer.list_topics(timeout=ANSWER_S)
+            except KafkaException:
+                return False
         self.unreachable_since = None
         return True
 
@@ -280,8 +298,15 @@ class GroupClient:
             GroupError: a topic's offsets have gone back.
         """
         astray, self._astray = self._astray & self._owners.keys(), set()
-        for tp in astray:
-            self._mend_position(tp, self._owners[tp])
+        for tp in list(astray):
+            try:
+                self._mend_position(tp, self._owners[tp])
+            except KafkaException as error:
+                log.warning("%s[%d]: what is there cannot be had yet: %s", *tp, error.args[0].str())
+                astray.discard(tp)
+                self._astray.add(tp)
+        if not astray:
+            return
         # The client fetches these no more, and can't be told to seek: they are assigned anew.
         with self._pausing:
             anew = astray if self._incremental else {TP(*place) for place in self._owners}
@@ -327,6 +352,8 @@ class GroupClient:
             )
         except KafkaException as error:
             log.info("offsets are not committed: %s", error.args[0].str())
+            return False
+        except RuntimeError:  # closed meanwhile
             return False
         return all(answer.error is None for answer in answers or ())
 

@@ -315,14 +315,13 @@ class Lists:
 
                 barrier = Ticket(all_listed)
                 for user, due in late.users.items():
-                    if (newer := self._due.get(user)) is not None and newer.owner is owner:
-                        newer.tickets.append(barrier)
-                    else:
-                        if (older := self._released.get(user)) is not None and older.owner is owner:
-                            due.tickets += older.tickets
-                        due.tickets.append(barrier)
-                        self._released[user] = due
-                        self._stale.pop(user, None)
+                    # Whoever is in line all the same was so before he was put off: what came then is the newer cause.
+                    line = self._due if user in self._due else self._released
+                    if (older := line.get(user)) is not None and older.owner is owner:
+                        due.tickets += older.tickets
+                    due.tickets.append(barrier)
+                    line[user] = due
+                    self._stale.pop(user, None)
                     barrier.add()
                 barrier.seal()
 
@@ -455,7 +454,8 @@ class Lists:
         newer = self._under_way.get(user)
         if newer is due:
             del self._under_way[user]
-            newer = self._due.get(user)
+            in_line = (self._due.get(user), self._released.get(user))
+            newer = next((one for one in in_line if one is not None and one.owner is due.owner), None)
         if newer is not None and newer.owner is due.owner:
             newer.tickets += due.tickets
         else:

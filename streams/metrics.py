@@ -6,6 +6,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from mmrec_stream.policies.policy import FALLBACK
 from mmrec_stream.ranking.recommend import Slate
 
 LATENCY_BUCKETS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
@@ -41,10 +42,16 @@ class Metrics:
         self.oldest_open = Gauge("mmrec_oldest_open_chunk_seconds", "Age of the oldest unfinished chunk", registry=r)
         self.profiles = Gauge("mmrec_profiles", "Profiles held", registry=r)
         self.partitions = Gauge("mmrec_partitions", "Profile partitions held", registry=r)
+        self.warm_partitions = Gauge("mmrec_standby_partitions", "Partitions of others kept warm", registry=r)
+        self.warm_profiles = Gauge("mmrec_standby_profiles", "Profiles of others kept warm", registry=r)
+        self.warm_behind = Gauge("mmrec_standby_behind_records", "Changelog rows not read for those", registry=r)
         self.due = Gauge("mmrec_lists_due", "Users in line for a list", registry=r)
         self.late = Gauge("mmrec_lists_put_off", "Users whose list waits until old events are folded", registry=r)
         self.unconfirmed = Gauge("mmrec_unconfirmed", "Records sent and not yet confirmed", registry=r)
         self.release = Gauge("mmrec_release_info", "The release that serves", ["version", "provider"], registry=r)
+        self.rules = Gauge("mmrec_rules_info", "The rules that lists obey", ["policy"], registry=r)
+        self.rules_refused = Counter("mmrec_rules_refused", "Rule sets that could not be used", registry=r)
+        self.fallbacks = Counter("mmrec_lists_fallback", "Lists that rules had left empty", registry=r)
         self._strategies: dict[str, Any] = {}
         self._topics: dict[str, Any] = {}
         self.positions: dict[tuple[str, int], int] = defaultdict(int)
@@ -80,6 +87,8 @@ class Metrics:
         if counter is None:
             counter = self._strategies[slate.strategy] = self.lists.labels(strategy=slate.strategy)
         counter.inc()
+        if slate.policy.endswith(f"/{FALLBACK}"):
+            self.fallbacks.inc()
         if again:
             self.remade.inc()
         else:

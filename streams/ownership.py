@@ -67,17 +67,26 @@ class Ownership:
     All methods are called from the event loop. While it is being opened, the restoring thread alone touches `table`.
     """
 
-    def __init__(self, partition: int, positions: Mapping[str, int | None], writer: ChangelogWriter) -> None:
+    def __init__(
+        self,
+        partition: int,
+        positions: Mapping[str, int | None],
+        writer: ChangelogWriter,
+        table: PartitionRows | None = None,
+    ) -> None:
         """Begin to own a partition.
 
         Args:
             partition: its number, the same in all topics.
             positions: the next offset to read of each behaviour topic, as the group has it; None where it has none.
             writer: the partition's own, not yet opened.
+            table: rows to go on with, which nobody else has any more; None begins with none.
         """
         self.partition = partition
         self.state = State.OPENING
-        self.table = PartitionRows()
+        self.table = PartitionRows() if table is None else table
+        self.warm = self.table.position > 0
+        """Whether it goes on with rows that were there."""
         self._began = monotonic()
         self.fetched = {topic: offset or 0 for topic, offset in positions.items()}
         """The next offset to fetch of each topic. Only the fetching thread moves it."""
@@ -95,6 +104,8 @@ class Ownership:
         """The next offset to read of each topic, after all that is finished; what is not committed yet."""
         self._committed = dict(positions)
         self._writing: asyncio.Task[None] | None = None
+        self._in_doubt = False
+        """Whether rows were sent of which it is not known that they are committed."""
         self._unwritten_since = 0.0
         """When (monotonic) the oldest change was made that no write has committed yet."""
 
@@ -197,9 +208,13 @@ class Ownership:
         began = monotonic()
 
         async def writing() -> None:
+            known_to = 0
             try:
                 if keys:
-                    await asyncio.get_running_loop().run_in_executor(executor, self._writer.write, keys, values)
+                    self._in_doubt = True
+                    call = asyncio.get_running_loop().run_in_executor(executor, self._writer.write, keys, values)
+                    known_to = await call
+                    self._in_doubt = False
             except WriterClosedError:
                 return
             except ChangelogLostError as error:
@@ -209,6 +224,8 @@ class Ownership:
             finally:
                 self._writing = None
             if not self.closed:
+                if known_to > self.table.position:
+                    self.table.advance(known_to)  # there is no other writer: all before it is in the rows
                 self._unwritten_since = began
                 on_written(len(keys))
                 for ticket in tickets:
@@ -282,6 +299,20 @@ class Ownership:
         """Publish nothing until `serve`."""
         if self.state is State.SERVING:
             self.state = State.SUSPENDED
+
+    def begin_anew(self) -> None:
+        """While it is restored: forget the rows, as the changelog is another than the one they came from."""
+        self.table, self.warm = PartitionRows(), False
+
+    def release(self) -> PartitionRows | None:
+        """End it, and give its rows away if they are what its changelog says; None if some are not committed.
+
+        No way to the rows is left here: what comes back later can't change them.
+        """
+        exact = self.state in (State.SERVING, State.SUSPENDED) and not self.unwritten and not self._in_doubt
+        table, self.table = self.table, PartitionRows()
+        self.close()
+        return table if exact else None
 
     def close(self) -> None:
         """End it. Its rows are dropped with it, and whatever is still under way has no effect."""

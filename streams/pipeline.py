@@ -16,7 +16,9 @@ from mmrec_stream.catalogue.attributes import Catalogue
 from mmrec_stream.contracts.behaviour import EventType, Forget
 from mmrec_stream.contracts.dead_letters import DeadLetter, encode_dead_letter
 from mmrec_stream.contracts.identity import NO_KEY, source_key
+from mmrec_stream.profiles.columns import EventColumns
 from mmrec_stream.profiles.fold import fold
+from mmrec_stream.profiles.tastes import Tastes
 from mmrec_stream.ranking.popularity import Popularity
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import Topics
@@ -49,8 +51,22 @@ class Pipeline:
         lists: Lists,
         outbox: Outbox,
         metrics: Metrics,
+        acted: Callable[[EventColumns, NDArray[np.bool_]], None],
     ) -> None:
+        """A way without chunks.
+
+        Args:
+            settings: limits and ages.
+            catalogue: completes events.
+            popularity: counts them.
+            lists: lines users up.
+            outbox: sends dead letters.
+            metrics: told of it all.
+            acted: shown every batch that was folded, and which of its events count for the first time.
+        """
+        self._acted = acted
         self._settings = settings
+        self._tastes = Tastes.of(settings.preset)
         self._topics = Topics.of(settings)
         self._limits = Limits(settings.max_event_bytes, int(settings.max_future_s * 1000), settings.partitions)
         self._catalogue = catalogue
@@ -101,7 +117,8 @@ class Pipeline:
         self._catalogue.complete(columns)
         rows = owner.table.rows
         row_of_event = rows.rows_of(columns.users)
-        fresh = fold(rows.records, row_of_event, columns, source_key(intake.chunk.topic, owner.partition))
+        source = source_key(intake.chunk.topic, owner.partition)
+        fresh = fold(rows.records, row_of_event, columns, source, self._tastes)
         folded = time.time()
         # Profiles that only repeats touched are written too: the row may not have been committed by whoever folded
         # them, and this chunk must not be acknowledged before it is.
@@ -109,6 +126,7 @@ class Pipeline:
         owner.touch(touched, ticket)
         counted = np.where(fresh, columns.items, np.uint64(NO_KEY))
         self._popularity.count([event.item_id for event in intake.events], counted, columns.types, columns.times_ms)
+        self._acted(columns, fresh)
         self._metrics.folded(len(fresh), int(fresh.sum()))
         if self._settings.lists:
             self._line_up(intake, row_of_event, folded, ticket)

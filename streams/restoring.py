@@ -70,6 +70,7 @@ class Restorer:
         Raises:
             asyncio.CancelledError: the ownership was closed meanwhile.
             KafkaException: the broker refuses to give the changelog out.
+            ValueError: the changelog goes back: it was made anew while it was read.
         """
         done: asyncio.Future[Restored] = self._loop.create_future()
         self._jobs.put(_Job(owner, done, Restored(), 0))
@@ -159,18 +160,39 @@ class Restorer:
             if (job := self._active.get(partition)) is not None:
                 keys = [*map(Message.key, messages)]
                 values = [*map(Message.value, messages)]
-                restored = job.owner.table.take([*map(Message.offset, messages)], keys, values)
+                try:
+                    restored = job.owner.table.take([*map(Message.offset, messages)], keys, values)
+                except ValueError as error:
+                    self._fail(consumer, job, error)
+                    ended.pop(partition, None)
+                    continue
                 for place, reason in restored.examples:
                     log.error("%s[%d]@%d is passed over: %s", self._changelog, partition, place, reason)
                 job.restored += restored
                 count += len(messages)
         for partition, end in ended.items():
             if (job := self._active.get(partition)) is not None:
-                job.owner.table.advance(end)
-                self._end(consumer, partition)
-                self._tell(job, job.restored)
+                try:
+                    job.owner.table.advance(end)
+                except ValueError as error:
+                    self._fail(consumer, job, error)
+                else:
+                    self._end(consumer, partition)
+                    self._tell(job, job.restored)
         self._metrics.restored.inc(count)
         return count
+
+    def _fail(self, consumer: Consumer, job: _Job, error: ValueError) -> None:
+        """The changelog is not the one that the rows came from: warm ones are forgotten, others cannot be restored."""
+        partition = job.owner.partition
+        self._end(consumer, partition)
+        if not job.owner.warm:
+            self._tell(job, error)
+            return
+        log.warning("%s[%d] is read from its beginning: %s", self._changelog, partition, error)
+        job.owner.begin_anew()
+        job.restored = Restored()
+        self._begin(consumer, job)
 
     def _missing(self, error: KafkaError) -> bool:
         """Whether the changelog is gone: a topic that has just been made is known everywhere within seconds."""
@@ -183,13 +205,13 @@ class Restorer:
         del self._active[partition]
         consumer.incremental_unassign([TopicPartition(self._changelog, partition)])
 
-    def _tell(self, job: _Job, outcome: Restored | KafkaException | None) -> None:
+    def _tell(self, job: _Job, outcome: Restored | KafkaException | ValueError | None) -> None:
         def tell() -> None:
             if job.done.done():
                 return
             if outcome is None:
                 job.done.cancel()
-            elif isinstance(outcome, KafkaException):
+            elif isinstance(outcome, KafkaException | ValueError):
                 job.done.set_exception(outcome)
             else:
                 job.done.set_result(outcome)

@@ -5,23 +5,31 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 from confluent_kafka import Message
+from numpy.typing import NDArray
 
 from mmrec_stream.catalogue.attributes import Catalogue
+from mmrec_stream.catalogue.columns import ProductColumns
+from mmrec_stream.contracts.acceptance import UNREADABLE
 from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.contracts.identity import id_keys
 from mmrec_stream.contracts.releases import ReleaseAnnouncement
-from mmrec_stream.errors import UserError
+from mmrec_stream.contracts.rules import decode_rules
 from mmrec_stream.kafka.reader import read_batches, spans
+from mmrec_stream.policies.policy import Policy, RulesError
+from mmrec_stream.profiles.tastes import Tastes
 from mmrec_stream.ranking.approximate import load_faiss
 from mmrec_stream.ranking.popularity import Popularity
 from mmrec_stream.ranking.providers import choose_device
 from mmrec_stream.ranking.recommend import Recommender
+from mmrec_stream.ranking.repeats import Repeats
 from mmrec_stream.ranking.scorer import Scorer
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import Topics
-from streams.followers import Follower, catalogue_changes, newest_announcement
+from streams.followers import Follower, catalogue_changes
 from streams.metrics import Metrics
+from streams.rollouts import Rollouts
 
 ENCODE_BATCH = 256
 """Items encoded in one run: the encoder's cost per item stops falling there."""
@@ -51,17 +59,22 @@ class Serving:
         self._topics = Topics.of(settings)
         self._metrics = metrics
         self.catalogue = Catalogue()
+        self.columns = ProductColumns()
         self.popularity = Popularity()
+        self._tastes = Tastes.of(settings.preset)
         self.recommender = Recommender(
             self.catalogue,
             self.popularity,
             list_size=settings.list_size,
-            repurchase_s=settings.repurchase_days * 86_400,
+            repeats=Repeats.of_days(settings.seen_days, settings.repurchase_days),
+            tastes=self._tastes,
         )
         # Held while the catalogue or the serving release changes, so that no item falls between the two.
         self._changing = threading.Lock()
         self._catalogue_follower = Follower(settings, self._topics.catalogue, self._on_catalogue)
-        self._release_follower = Follower(settings, self._topics.releases, self._on_releases)
+        self._policy: Policy | None = None
+        self._rules_follower = Follower(settings, self._topics.rules, self._on_rules)
+        self.rollouts = Rollouts(settings, self.recommender, self._load, metrics)
 
     def start(self) -> None:
         """Load what there is, then follow what comes. Blocks while loading: call it in a thread.
@@ -70,48 +83,82 @@ class Serving:
             UserError: a topic or the broker is not there.
         """
         count = self._catalogue_follower.catch_up()
+        log.info("preset: %s", self._settings.preset)
         log.info("catalogue: %d products (%d records)", len(self.catalogue), count)
-        self._release_follower.catch_up()
+        self._rules_follower.catch_up()
+        self.rollouts.start()
         if self.recommender.scorer is None:
             log.warning("no release is announced: lists show what is popular until `mmrec train` has made one")
         self._catalogue_follower.start()
-        self._release_follower.start()
+        self._rules_follower.start()
 
     def stop(self) -> None:
         """End the threads."""
         self._catalogue_follower.stop()
-        self._release_follower.stop()
+        self._rules_follower.stop()
+        self.rollouts.stop()
 
     def _on_catalogue(self, messages: Sequence[Message]) -> None:
         items, removed = catalogue_changes(messages)
         gone = removed + [item.item_id for item in items if not item.sellable]
         with self._changing:
-            scorer = self.recommender.scorer
-            # The ranker first, as the catalogue's count of changes is what tells whether a list was made before them;
+            scorers = self.rollouts.scorers
+            # The rankers first, as the catalogue's count of changes is what tells whether a list was made before them;
             # and products that are to be encoded last, as that takes time.
-            if scorer is not None and gone:
+            for scorer in scorers if gone else ():
                 scorer.withdraw(gone)
             before = self.catalogue.sellable(id_keys(gone))
             if items:
                 self.catalogue.update(items)
+                changed = self.columns.update(items)
+                if self._policy is not None:
+                    self._policy.refresh(self.columns, changed)
             if removed:
                 self.catalogue.remove(removed)
             if withdrawn := [item_id for item_id, was in zip(gone, before.tolist(), strict=True) if was]:
                 self.on_withdrawn(withdrawn)
-            if scorer is not None:
+            for scorer in scorers:
                 _tell(scorer, items, removed)
+                if items:
+                    self._permit(scorer, scorer.table.rows(id_keys([item.item_id for item in items])))
 
-    def _on_releases(self, messages: Sequence[Message]) -> None:
-        announced = newest_announcement(messages)
-        if announced is None or announced.version == self.recommender.release:
-            return
-        try:
-            self._load(announced)
-        except UserError as error:
-            kept = self.recommender.release
-            log.error("release %s is not used, %s goes on serving: %s", announced.version, kept, error)
+    def _on_rules(self, messages: Sequence[Message]) -> None:
+        """Take over the newest rules that can be used."""
+        newest: list[Policy | None] = []
+        for message in messages:
+            value = message.value()
+            try:
+                newest.append(None if value is None else Policy(decode_rules(value)))
+            except (*UNREADABLE, RulesError) as error:
+                log.error("%s@%d: rules are not used, those before stay: %s", message.topic(), message.offset(), error)
+                self._metrics.rules_refused.inc()
+        if newest:
+            self._obey(newest[-1])
 
-    def _load(self, announced: ReleaseAnnouncement) -> None:
+    def _obey(self, policy: Policy | None) -> None:
+        with self._changing:
+            if policy is not None:
+                policy.refresh(self.columns)
+            self._policy = policy
+            self.recommender.obey(policy)
+            for scorer in self.rollouts.scorers:
+                self._permit(scorer)
+        self._metrics.rules.clear()
+        if policy is not None:
+            self._metrics.rules.labels(policy=policy.name).set(1)
+        log.info("rules: %s", "none" if policy is None else policy.name)
+
+    def _permit(self, scorer: Scorer, rows: NDArray[np.int64] | None = None) -> None:
+        """Say in the item table what rules permit on the home page: then no list has to look for something else."""
+        table = scorer.table
+        rows = np.arange(len(table)) if rows is None else rows[rows >= 0]
+        permitted = np.ones(len(rows), dtype=bool)
+        if self._policy is not None:
+            permitted = self._policy.allowed("home", table.keys[rows])
+        table.permit(rows, permitted)
+
+    def _load(self, announced: ReleaseAnnouncement, take: Callable[[Scorer], None]) -> None:
+        """Load a release, and hand it to `take` when it knows the whole catalogue."""
         settings, topic = self._settings, self._topics.catalogue
         scorer = Scorer.load(
             Path(announced.path),
@@ -119,6 +166,16 @@ class Serving:
             threads=settings.scoring_threads,
             manifest_sha256=announced.manifest_sha256,
         )
+        trained = scorer.release.manifest.preset
+        if trained != self._tastes.name:
+            log.warning(
+                "release %s was trained by preset %s, and this worker folds by %s: give both the same MMREC_PRESET",
+                scorer.version,
+                trained,
+                self._tastes.name,
+            )
+        if (before := self.recommender.scorer) is not None and (taken := scorer.adopt(before)):
+            log.info("release %s takes over the vectors of %d products", scorer.version, taken)
         ends = {partition: span.high for partition, span in spans(settings, topic).items()}
         for messages in read_batches(settings, topic, end_offsets=ends):
             _tell(scorer, *catalogue_changes(messages))
@@ -128,11 +185,8 @@ class Serving:
             # What came while the whole catalogue was read.
             for messages in read_batches(settings, topic, start_offsets=ends):
                 _tell(scorer, *catalogue_changes(messages))
-            before = self.recommender.release
-            self.recommender.serve(scorer)
-        self._metrics.release.clear()
-        self._metrics.release.labels(version=scorer.version, provider=scorer.device).set(1)
-        log.info("release %s took over from %s on %s", scorer.version, before, scorer.device.upper())
+            self._permit(scorer)
+            take(scorer)
 
 
 def _nobody(_: list[str]) -> None:

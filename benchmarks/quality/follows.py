@@ -21,6 +21,7 @@ from mmrec_stream.profiles import record as profile
 from mmrec_stream.profiles.columns import columns_of
 from mmrec_stream.profiles.fold import fold
 from mmrec_stream.ranking.features import Labels, features_of
+from mmrec_stream.ranking.repeats import Repeats
 from mmrec_stream.ranking.scorer import Scorer
 
 PLACES = 20
@@ -108,7 +109,7 @@ def effect_of(scorer: Scorer, dataset: Dataset, cases: Cases) -> Effect:
     def shares(records: profile.Records) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Probability, and share of the first places, of each brand's products, (brands,) each."""
         inputs, _ = features_of(
-            records.copy(), scorer.table, *labels, now_ms=now, repurchase_s=0.0, max_history=scorer.max_history
+            records.copy(), scorer.table, *labels, now_ms=now, repeats=Repeats(0.0, 0.0), max_history=scorer.max_history
         )
         found = scorer.run(inputs, len(scorer.table))
         brands = brand_of_row[found.rows]

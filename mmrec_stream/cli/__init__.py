@@ -37,16 +37,20 @@ def main() -> None:
         sys.exit(1)
 
 
+from mmrec_stream.cli import release  # noqa: E402
 from mmrec_stream.cli.audit import audit  # noqa: E402
 from mmrec_stream.cli.broker import broker  # noqa: E402
+from mmrec_stream.cli.catalogue import catalogue  # noqa: E402
 from mmrec_stream.cli.demo import demo  # noqa: E402
 from mmrec_stream.cli.doctor import doctor  # noqa: E402
 from mmrec_stream.cli.evaluate import evaluate  # noqa: E402
 from mmrec_stream.cli.forget import forget  # noqa: E402
+from mmrec_stream.cli.presets import presets  # noqa: E402
 from mmrec_stream.cli.profile import profile  # noqa: E402
 from mmrec_stream.cli.redrive import redrive  # noqa: E402
 from mmrec_stream.cli.repartition import repartition  # noqa: E402
 from mmrec_stream.cli.replay import replay  # noqa: E402
+from mmrec_stream.cli.rules import rules  # noqa: E402
 from mmrec_stream.cli.schemas import schemas  # noqa: E402
 from mmrec_stream.cli.send import send  # noqa: E402
 from mmrec_stream.cli.simulate import simulate  # noqa: E402
@@ -54,12 +58,15 @@ from mmrec_stream.cli.storefront import storefront  # noqa: E402
 from mmrec_stream.cli.tail import tail  # noqa: E402
 from mmrec_stream.cli.topics import topics  # noqa: E402
 
+app.add_typer(release.app, name="release")
 app.command()(audit)
 app.command()(broker)
+app.command()(catalogue)
 app.command()(demo)
 app.command()(doctor)
 app.command()(evaluate)
 app.command()(forget)
+app.command()(presets)
 app.command()(profile)
 app.command()(redrive)
 app.command()(repartition)
@@ -70,3 +77,4 @@ app.command()(simulate)
 app.command()(storefront)
 app.command()(tail)
 app.command()(topics)
+app.add_typer(rules, name="rules")

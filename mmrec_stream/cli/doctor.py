@@ -30,8 +30,8 @@ def doctor(
 
     Looks at package versions, the processor's instruction sets, whether CUDA really works, broker and topics, whether
     every behaviour topic, your own ones included, has the same partitions and its events on the partition of their
-    user, the announced release, the workers' lag, and dead letters. Changes nothing. Ends with status 1 when something
-    is broken.
+    user, the live release and the one on trial, the workers' lag, and dead letters. Changes nothing. Ends with status 1
+    when something is broken.
 
     Example: `MMREC_BEHAVIOUR_TOPICS=shop.clicks mmrec doctor --sample 2000`
     """

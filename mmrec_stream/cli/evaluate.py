@@ -58,6 +58,8 @@ def evaluate(
     from mmrec_stream.data.sources import read_folder, read_topics
     from mmrec_stream.evaluation import report as reports
     from mmrec_stream.evaluation.release_report import figures_json, judge_release, question_of, report_of
+    from mmrec_stream.profiles.tastes import Tastes
+    from mmrec_stream.ranking.repeats import Repeats
     from mmrec_stream.ranking.scorer import Scorer
     from mmrec_stream.releases import newest_release
 
@@ -70,7 +72,7 @@ def evaluate(
         raise UserError(f"no release in {settings.releases_dir}; `mmrec train` makes one, or name its folder")
     console = Console(stderr=True)
     with console.status("reading events") as status:
-        dataset = read_folder(data) if data is not None else read_topics(settings)
+        dataset = read_folder(data, Tastes.of(settings.preset)) if data is not None else read_topics(settings)
         status.update("loading the release")
         scorer = Scorer.load(path, provider=settings.provider, threads=settings.scoring_threads)
         manifest = scorer.release.manifest
@@ -85,6 +87,7 @@ def evaluate(
             dataset,
             question,
             ks,
+            repeats=Repeats.of_days(settings.seen_days, settings.repurchase_days),
             replay_since_ms=since_ms if replay and split == "time" else None,
             progress=show,
         )

@@ -39,6 +39,7 @@ def profile(
     from mmrec_stream.kafka.reader import spans
     from mmrec_stream.operations.names import load_names
     from mmrec_stream.profiles.fold import decay_to
+    from mmrec_stream.profiles.tastes import DAY_MS, Tastes
     from mmrec_stream.topics import Topics, changelog_topic
 
     settings = load_settings(bootstrap=bootstrap)
@@ -47,7 +48,8 @@ def profile(
     if record is None:
         raise UserError(f"nothing is known of user {user!r}: no event of theirs was folded")
     now_ms = int(time.time() * 1000)
-    decay_to(record, now_ms)
+    tastes = Tastes.of(settings.preset)
+    decay_to(record, now_ms, tastes)
     names, _ = load_names(settings)
     document = describe(record[0], names, Topics.of(settings), partitions)
     if as_json:
@@ -55,7 +57,7 @@ def profile(
 
         sys.stdout.write(msgspec.json.encode({"user": user, **document}).decode() + "\n")
     else:
-        _print(console(), user, document)
+        _print(console(), user, document, tastes.half_life_ms / DAY_MS)
 
 
 def find_profile(settings: Settings, user: str, partitions: int) -> "NDArray[np.void] | None":
@@ -153,7 +155,7 @@ def _weights(keys: "NDArray[np.uint32]", weights: "NDArray[np.float32]", names: 
     return {names.label_of(key): round(weight, 4) for key, weight in pairs if key}
 
 
-def _print(out: "Console", user: str, document: dict[str, Any]) -> None:
+def _print(out: "Console", user: str, document: dict[str, Any], half_life_days: float) -> None:
     from rich.markup import escape
     from rich.table import Table
 
@@ -168,9 +170,10 @@ def _print(out: "Console", user: str, document: dict[str, Any]) -> None:
     out.print("\n[bold]Interactions[/], newest first")
     for done in document["interactions"]:
         out.print(f"  {_date(done['time'])}  {done['type']:<17} {shown(done['item'])}", highlight=False)
+    days = "day" if half_life_days == 1 else f"{half_life_days:g} days"
     for title, field in (("Categories", "categories"), ("Brands", "brands"), ("Price bands", "price_bands")):
         if document[field]:
-            out.print(f"\n[bold]{title}[/], weight halved every 7 days")
+            out.print(f"\n[bold]{title}[/], weight halved every {days}")
             for name, weight in document[field].items():
                 out.print(f"  {weight:8.3f}  {shown(name)}", highlight=False)
     counts = Table(box=None, pad_edge=False, title="Decayed counts, by half-life", title_justify="left")

@@ -74,14 +74,15 @@ def replay(
     `mmrec replay mine.csv --mapping mine.toml`. docs/replay.md explains mapping files.
     """
     from mmrec_stream.kafka.clients import BatchProducer
+    from mmrec_stream.presets import load_preset
     from mmrec_stream.replay.pacing import parse_speed
     from mmrec_stream.replay.publishing import TopicPublisher, require_topics
     from mmrec_stream.replay.rejects import Rejects
     from mmrec_stream.topics import Topics
 
     factor = parse_speed(speed)
-    source = _source(file, format_, mapping, anonymous_as)
     settings = load_settings(bootstrap=bootstrap)
+    source = _source(file, format_, mapping, anonymous_as, load_preset(settings.preset).events)
     topics = Topics.of(settings)
     require_topics(settings, topics)
     began = monotonic()
@@ -105,14 +106,16 @@ def replay(
         )
 
 
-def _source(file: Path, name: str | None, mapping: Path | None, anonymous_as: str | None) -> "Source":
+def _source(
+    file: Path, name: str | None, mapping: Path | None, anonymous_as: str | None, events: dict[str, str]
+) -> "Source":
     from mmrec_stream.replay.mapping import builtin, builtin_formats, load_mapping
     from mmrec_stream.replay.reading import Source
 
     if mapping is not None:
         if name not in (None, "csv"):
             raise UserError(f"--format {name} and --mapping {mapping} contradict each other: give one of them")
-        return Source(file, load_mapping(mapping), anonymous_as)
+        return Source(file, load_mapping(mapping, events), anonymous_as)
     if name == "csv":
         raise UserError("--format csv needs --mapping FILE, which says what the columns mean: see docs/replay.md")
     if name is None and ".jsonl" not in file.suffixes:

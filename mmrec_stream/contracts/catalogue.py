@@ -31,6 +31,8 @@ class CatalogueItem(Struct, kw_only=True, frozen=True, omit_defaults=True):
     ) = None
     features: dict[Label, list[float]] = {}
     """Precomputed vectors by name, for encoders of the kind `precomputed`."""
+    numbers: Annotated[dict[Label, float], Meta(max_length=64)] = {}
+    """What rules may weigh by name: margin, rating, season …"""
     available: bool = True
     stock: Annotated[int, Meta(ge=0)] | None = None
     updated: EventTime | None = None

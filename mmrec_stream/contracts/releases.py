@@ -1,6 +1,6 @@
 """Release announcements: a model release is complete, checked and ready to be loaded."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -11,14 +11,25 @@ Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
 
 class ReleaseAnnouncement(Struct, kw_only=True, frozen=True, omit_defaults=True):
-    """Where a release lies and how to know it. The key is the model's name; the newest value counts."""
+    """Where a release lies and how to know it. The key is the version.
+
+    How far the release has come lies on the rollouts' topic.
+    """
 
     version: Id
-    path: Annotated[str, Meta(min_length=1, max_length=4_096, description="folder, as the workers see it")]
+    path: Annotated[str, Meta(min_length=1, max_length=4_096, description="folder as the workers see it")]
     manifest_sha256: Sha256
     created: EventTime
     metrics: dict[str, float] = {}
     """Offline metrics on the validation events, by name."""
+    stage: Literal["shadow", "canary", "live"] = "live"
+    """Where the release begins."""
+    share: Annotated[float, Meta(ge=0.001, le=0.999)] = 0.1
+    """Of the users, while it is a canary."""
+    shadow_s: Annotated[float, Meta(ge=0)] = 30.0
+    """Least time in shadow, s."""
+    canary_s: Annotated[float, Meta(ge=0)] = 600.0
+    """Least time as a canary, s."""
     v: SchemaVersion = 1
 
 

@@ -9,6 +9,8 @@ from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.contracts.dead_letters import DeadLetter
 from mmrec_stream.contracts.recommendations import RecommendationList
 from mmrec_stream.contracts.releases import ReleaseAnnouncement
+from mmrec_stream.contracts.rollouts import RolloutRecord
+from mmrec_stream.contracts.rules import RuleSet
 from mmrec_stream.contracts.sessions import SessionJoin
 
 CONTRACTS: dict[str, tuple[Any, str]] = {
@@ -16,6 +18,8 @@ CONTRACTS: dict[str, tuple[Any, str]] = {
     "catalogue-item": (CatalogueItem, "A catalogue item"),
     "recommendation-list": (RecommendationList, "A recommendation list"),
     "release-announcement": (ReleaseAnnouncement, "A release announcement"),
+    "rules": (RuleSet, "A rule set"),
+    "rollout": (RolloutRecord, "What is said of a release that is being rolled out"),
     "dead-letter": (DeadLetter, "A dead letter"),
     "session-join": (SessionJoin, "A session that became a user's"),
 }

@@ -15,6 +15,7 @@ from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.contracts.fields import EARLIEST_MS
 from mmrec_stream.errors import UserError
 from mmrec_stream.profiles.fold import taste_weights
+from mmrec_stream.profiles.tastes import SHOP_TASTES, Tastes
 
 Mask = NDArray[np.bool_]
 
@@ -42,6 +43,8 @@ class Interactions:
     """Codes of `EventType`."""
     ratings: NDArray[np.float32]
     """From 0 to 5; 0 where the event is no rating."""
+    rule: Tastes = SHOP_TASTES
+    """What each event says of its user's taste, for whoever learns or judges from them."""
 
     @classmethod
     def of(
@@ -51,6 +54,7 @@ class Interactions:
         times: NDArray[np.integer],
         types: NDArray[np.integer] | None = None,
         ratings: NDArray[np.floating] | None = None,
+        rule: Tastes = SHOP_TASTES,
     ) -> "Interactions":
         """The columns in any order of arrival, sorted.
 
@@ -67,6 +71,7 @@ class Interactions:
             times[order].astype(np.int64),
             types[order].astype(np.int8),
             ratings[order].astype(np.float32),
+            rule,
         )
 
     def __len__(self) -> int:
@@ -74,12 +79,14 @@ class Interactions:
 
     def where(self, keep: Mask | NDArray[np.integer]) -> "Interactions":
         """The rows that a mask or an ascending index array names."""
-        return Interactions(self.users[keep], self.items[keep], self.times[keep], self.types[keep], self.ratings[keep])
+        return Interactions(
+            self.users[keep], self.items[keep], self.times[keep], self.types[keep], self.ratings[keep], self.rule
+        )
 
     @property
     def tastes(self) -> NDArray[np.float32]:
         """How much each event says of its user's taste, by the profile's own rule, shape (events,)."""
-        return taste_weights(self.types, self.ratings)
+        return taste_weights(self.types, self.ratings, self.rule)
 
     @property
     def likings(self) -> Mask:
@@ -185,7 +192,12 @@ def read_sequences(path: Path) -> Dataset:
     return Dataset(path.stem.lower(), interactions, list(user_numbers), list(item_numbers), timed=False)
 
 
-def from_events(name: str, events: Iterable[BehaviourRecord], catalogue: Iterable[CatalogueItem] = ()) -> Dataset:
+def from_events(
+    name: str,
+    events: Iterable[BehaviourRecord],
+    catalogue: Iterable[CatalogueItem] = (),
+    rule: Tastes = SHOP_TASTES,
+) -> Dataset:
     """Behaviour events and catalogue entries, in any order, as a data set.
 
     Every event that names an item is an interaction, of its own type; follows between users become social edges.
@@ -230,7 +242,7 @@ def from_events(name: str, events: Iterable[BehaviourRecord], catalogue: Iterabl
         item_ids, (columns[1],) = _named(item_ids, listed, columns[1])
     return Dataset(
         name,
-        Interactions.of(columns[0], columns[1], columns[2], columns[3], rated),
+        Interactions.of(columns[0], columns[1], columns[2], columns[3], rated, rule),
         user_ids,
         item_ids,
         [entries.get(item_id) or hints[item_id][1] for item_id in item_ids],

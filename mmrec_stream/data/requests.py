@@ -1,6 +1,6 @@
 """Cases as the ranker's inputs, made by the stream's own fold and gather: training and judging see what it sees."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +13,15 @@ from mmrec_stream.profiles.columns import EventColumns
 from mmrec_stream.profiles.fold import fold
 from mmrec_stream.ranking.features import Labels, features_of
 from mmrec_stream.ranking.items import ItemTable
+from mmrec_stream.ranking.repeats import Repeats
 from mmrec_stream.ranking.types import Features
 
-FOLDED = 500
-"""Newest events of a case that are folded: ten rings; what is older has no place left, and no affinity to speak of."""
+FOLDED = 2_000
+"""Newest events of a case that are folded: forty rings. What is older has no place left in the profile, and of its
+affinities and counts hardly anything but with a user who does more than that in a week."""
+
+DEFAULT_REPEATS = Repeats()
+"""As a worker whose settings say nothing else."""
 
 
 @dataclass(frozen=True)
@@ -67,22 +72,23 @@ def profiles_of(cases: Cases, facts: ItemFacts) -> profile.Records:
         brands=facts.brand_keys[items],
         price_bands=facts.price_bands[items],
     )
-    fold(records, owners.astype(np.int64), columns, source=1)
+    fold(records, owners.astype(np.int64), columns, source=1, tastes=cases.log.rule)
     return records
 
 
-def requests(cases: Cases, table: ItemTable, facts: ItemFacts, labels: tuple[Labels, Labels], history: int) -> Features:
+def requests(
+    cases: Cases,
+    table: ItemTable,
+    facts: ItemFacts,
+    labels: tuple[Labels, Labels],
+    history: int,
+    repeats: Repeats = DEFAULT_REPEATS,
+) -> Features:
     """The ranker's inputs for cases, made by the stream's own fold and gather, so that they are what it would send.
 
-    A case stands at the moment of its newest event, as lists are made right after one; nothing is excluded.
+    A case stands at the moment of its newest event, as lists are made right after one.
     """
     records = profiles_of(cases, facts)
-    # As of time 0 nothing is brought forward: each profile stays at its own newest event.
-    features, _ = features_of(records, table, *labels, now_ms=0, repurchase_s=0.0, max_history=history)
-    newest = records["times"].max(axis=1).astype(np.int64)
-    sizes = records["size"].astype(np.int64)
-    width = features.history_rows.shape[1]
-    places = np.maximum(sizes - width, 0)[:, None] + np.arange(width)
-    times = np.take_along_axis(records["times"].astype(np.int64), np.minimum(places, profile.RING - 1), axis=1)
-    ages = np.where(places < sizes[:, None], newest[:, None] - times, 0).astype(np.float32)
-    return replace(features, history_ages=ages, excluded=np.empty((len(cases), 0), dtype=np.int64))
+    now_ms = records["last_ms"].copy()
+    rule = cases.log.rule
+    return features_of(records, table, *labels, now_ms=now_ms, repeats=repeats, max_history=history, tastes=rule)[0]

@@ -12,6 +12,7 @@ from mmrec_stream.contracts.catalogue import CatalogueItem, decode_item
 from mmrec_stream.data.dataset import Dataset, from_events
 from mmrec_stream.errors import UserError
 from mmrec_stream.kafka.reader import keyed, read_batches
+from mmrec_stream.profiles.tastes import SHOP_TASTES, Tastes
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import Topics
 
@@ -21,8 +22,10 @@ CATALOGUE = "catalogue.jsonl"
 T = TypeVar("T")
 
 
-def read_folder(path: Path) -> Dataset:
+def read_folder(path: Path, rule: Tastes = SHOP_TASTES) -> Dataset:
     """The data set of a folder: behaviour events in events.jsonl, and products in catalogue.jsonl if it is there.
+
+    `rule` says what each event says of a taste.
 
     Raises:
         UserError: There are no events, or a line is not of its contract; names file, line and field.
@@ -30,7 +33,7 @@ def read_folder(path: Path) -> Dataset:
     if not (path / EVENTS).is_file():
         raise UserError(f"{path}: no {EVENTS} in it; `mmrec simulate --out {path}` writes an example")
     catalogue = _lines(path / CATALOGUE, decode_item) if (path / CATALOGUE).is_file() else iter(())
-    return from_events(path.name, _lines(path / EVENTS, decode_event), catalogue)
+    return from_events(path.name, _lines(path / EVENTS, decode_event), catalogue, rule)
 
 
 def read_topics(settings: Settings, counted: Callable[[int], None] | None = None) -> Dataset:
@@ -40,7 +43,7 @@ def read_topics(settings: Settings, counted: Callable[[int], None] | None = None
     that was taken out is left out.
 
     Args:
-        settings: Where the brokers are, and the topics' prefix.
+        settings: Where the brokers are, the topics' prefix, and the preset.
         counted: Called with how many events have been read so far.
 
     Raises:
@@ -53,7 +56,8 @@ def read_topics(settings: Settings, counted: Callable[[int], None] | None = None
         for item_id in changes.removed:
             catalogue.pop(item_id, None)
         catalogue.update({item.item_id: item for item in changes.items})
-    return from_events("kafka", _events(settings, topics, counted), catalogue.values())
+    rule = Tastes.of(settings.preset)
+    return from_events("kafka", _events(settings, topics, counted), catalogue.values(), rule)
 
 
 def _events(settings: Settings, topics: Topics, counted: Callable[[int], None] | None) -> Iterator[BehaviourRecord]:

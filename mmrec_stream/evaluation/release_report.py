@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmrec_stream.data.dataset import DAY_MS, Dataset, Interactions
+from mmrec_stream.data.requests import DEFAULT_REPEATS
 from mmrec_stream.data.splits import Cases, Split, SplitName, new_likings, newest, split_of
 from mmrec_stream.errors import UserError
 from mmrec_stream.evaluation.baselines import counting
@@ -20,6 +21,7 @@ from mmrec_stream.evaluation.prequential import Replay, replay
 from mmrec_stream.evaluation.report import Block, Example, Plot, Report, Shown, Table
 from mmrec_stream.evaluation.serving import serve
 from mmrec_stream.ranking.content import words
+from mmrec_stream.ranking.repeats import Repeats
 from mmrec_stream.ranking.scorer import Scorer
 from mmrec_stream.releases.manifest import Manifest
 
@@ -90,6 +92,7 @@ def judge_release(
     question: Split,
     ks: Sequence[int],
     *,
+    repeats: Repeats = DEFAULT_REPEATS,
     replay_since_ms: int | None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Judged:
@@ -100,6 +103,7 @@ def judge_release(
         dataset: What the cases are about.
         question: As of `question_of`.
         ks: List lengths to judge at.
+        repeats: When an item that a user has had may come back into the release's lists, as workers are told.
         replay_since_ms: From when on to replay likings with a live and a daily profile; None leaves it out.
         progress: Called with what is under way, cases done, and cases in all.
     """
@@ -108,7 +112,7 @@ def judge_release(
 
     def lists_of(what: str, asked: Scorer, some: Cases) -> Lists:
         shown = None if progress is None else (lambda done: progress(what, done, len(some)))
-        return serve(asked, dataset, some, length, progress=shown)
+        return serve(asked, dataset, some, length, repeats=repeats, progress=shown)
 
     lists = {RELEASE: lists_of(RELEASE, scorer, cases)}
     lists |= {name: lists_of(name, scorer.at_alpha(alpha), cases) for name, alpha in HALVES.items()}

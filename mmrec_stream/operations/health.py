@@ -4,8 +4,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from mmrec_stream.contracts.acceptance import UNREADABLE
-from mmrec_stream.contracts.releases import ReleaseAnnouncement, decode_release
 from mmrec_stream.errors import UserError
 from mmrec_stream.kafka.admin import Cluster, TopicState
 from mmrec_stream.kafka.plan import differences, uneven
@@ -13,7 +11,9 @@ from mmrec_stream.kafka.reader import Span, read, spans, tails
 from mmrec_stream.operations.bounds import broker_findings, changelog_finding, replica_findings
 from mmrec_stream.operations.findings import Finding, Level
 from mmrec_stream.operations.placement import Placement, judge
+from mmrec_stream.operations.rollouts import read_state
 from mmrec_stream.releases import verify_release
+from mmrec_stream.releases.rollout import Rollout
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import MAX_BEHAVIOUR_TOPICS, Topics, TopicSpec, changelog_topic, topic_plan
 
@@ -61,8 +61,8 @@ def cluster_findings(settings: Settings, sample: int) -> Iterator[Finding]:
         yield Finding(Level.OK, "co-partitioning", f"{len(by_user)} topics by user, {max(by_user.values())} partitions")
     for name in behaviour:
         yield _placement(settings, name, sample)
-    if topics.releases in partitions:
-        yield _release(settings, topics.releases)
+    if topics.releases in partitions and topics.rollouts in partitions:
+        yield from _releases(settings, topics.releases)
     yield from _lag(cluster, settings, behaviour)
     if topics.dead_letters in partitions:
         yield _dead_letters(settings, topics.dead_letters)
@@ -92,25 +92,6 @@ def placement_finding(topic: str, found: Placement) -> Finding:
             "key by user id",
         )
     return Finding(Level.OK, check, f"{found.judged} sampled events lie where murmur2 puts their users")
-
-
-def newest_announcement(settings: Settings) -> ReleaseAnnouncement | None:
-    """The newest release on the releases topic, None if none was announced.
-
-    Raises:
-        UserError: no broker answers, the topic does not exist, or the newest announcement cannot be read.
-    """
-    newest = None
-    for message in read(settings, Topics.of(settings).releases):
-        if message.value() is not None:
-            newest = message
-    if newest is None:
-        return None
-    try:
-        announced: ReleaseAnnouncement = decode_release(newest.value())
-    except UNREADABLE as error:
-        raise UserError(f"{newest.topic()}, offset {newest.offset()}: no valid announcement: {error}") from None
-    return announced
 
 
 def _security(settings: Settings) -> Iterator[Finding]:
@@ -165,17 +146,24 @@ def _placement(settings: Settings, topic: str, sample: int) -> Finding:
     return placement_finding(topic, judge(newest, len(there), settings.max_event_bytes))
 
 
-def _release(settings: Settings, topic: str) -> Finding:
+def _releases(settings: Settings, topic: str) -> Iterator[Finding]:
+    """Verify what visitors see, and what is on trial beside it."""
+    state = read_state(settings)
+    if state.live is None:
+        yield Finding(Level.NOTE, "release", f"none is live on {topic}: lists are the popular items", "`mmrec train`")
+    else:
+        yield _release("release", state.live, "workers keep the release that they have; announce another")
+    if state.candidate is not None:
+        yield _release("release on trial", state.candidate, "workers withdraw it; announce it again when it is whole")
+
+
+def _release(check: str, found: Rollout, remedy: str) -> Finding:
+    told = found.announcement
     try:
-        announced = newest_announcement(settings)
-        if announced is None:
-            return Finding(
-                Level.NOTE, "release", f"none is announced on {topic}: lists are the popular items", "`mmrec train`"
-            )
-        verify_release(Path(announced.path), announced.manifest_sha256)
+        verify_release(Path(told.path), told.manifest_sha256)
     except UserError as error:
-        return Finding(Level.BROKEN, "release", str(error), "workers keep the release that they have; announce another")
-    return Finding(Level.OK, "release", f"{announced.version} at {announced.path}, every hash as announced")
+        return Finding(Level.BROKEN, check, str(error), remedy)
+    return Finding(Level.OK, check, f"{told.version} ({found.stage}) at {told.path}, every hash as announced")
 
 
 def _lag(cluster: Cluster, settings: Settings, behaviour: list[str]) -> Iterator[Finding]:

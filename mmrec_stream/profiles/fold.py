@@ -14,35 +14,27 @@ from mmrec_stream.contracts.behaviour import EventType
 from mmrec_stream.contracts.identity import NO_KEY
 from mmrec_stream.profiles.columns import EventColumns
 from mmrec_stream.profiles.record import AFFINITIES, HELD, RING, SOURCES, TYPE_SLOTS, VERSION, WINDOWS_MS, Records
-
-AFFINITY_HALF_LIFE_MS = 7 * 86_400_000
-"""Tastes fade by half in a week: between a session's mood (an hour) and a season (months), which the ring and the
-model's long-term item vectors cover."""
-
-AFFINITY_WEIGHTS = {
-    EventType.VIEW: 1.0,
-    EventType.CLICK: 1.0,
-    EventType.ADD_TO_CART: 3.0,
-    EventType.PURCHASE: 5.0,
-    EventType.FOLLOW: 5.0,
-}
-"""How much an event says of a taste. Steps as in implicit-feedback practice: a purchase is worth a few views.
-A rating counts as its distance above `MIDDLE_RATING`; everything else says nothing."""
+from mmrec_stream.profiles.tastes import SHOP_TASTES, Tastes
 
 MIDDLE_RATING = 2.5
-"""The middle of the scale from 0 to 5: a rating at or below it is no liking."""
+"""The middle of the scale from 0 to 5: a rating counts as its distance above it; one at or below it is no liking."""
 
 _ADD, _REMOVE = int(EventType.ADD_TO_CART), int(EventType.REMOVE_FROM_CART)
 _PURCHASE, _CANCEL, _RETURN = int(EventType.PURCHASE), int(EventType.CANCEL), int(EventType.RETURN)
 _RATING, _IMPRESSION, _FOLLOW = int(EventType.RATING), int(EventType.IMPRESSION), int(EventType.FOLLOW)
-_WEIGHTS = np.array([AFFINITY_WEIGHTS.get(code, 0.0) for code in range(TYPE_SLOTS)])  # type: ignore[call-overload]
 _NO_KEY = np.uint64(NO_KEY)
 
 if max(EventType) >= TYPE_SLOTS:
     raise ImportError(f"layout {VERSION} of the profile counts codes below {TYPE_SLOTS}: a new one needs a new layout")
 
 
-def fold(records: Records, rows: NDArray[np.int64], columns: EventColumns, source: int) -> NDArray[np.bool_]:
+def fold(
+    records: Records,
+    rows: NDArray[np.int64],
+    columns: EventColumns,
+    source: int,
+    tastes: Tastes = SHOP_TASTES,
+) -> NDArray[np.bool_]:
     """Fold events of one source partition into `records`, in place.
 
     An event at or below the source's last folded offset changes nothing, so that a replay is a no-op. The ring is
@@ -54,6 +46,7 @@ def fold(records: Records, rows: NDArray[np.int64], columns: EventColumns, sourc
         rows: the profile of each event, shape (events,).
         columns: the events, in the order of their offsets.
         source: `source_key` of the partition.
+        tastes: the rule of affinities.
 
     Returns:
         Which events were folded (False: known already, or a command), shape (events,).
@@ -71,12 +64,16 @@ def fold(records: Records, rows: NDArray[np.int64], columns: EventColumns, sourc
         columns.brands,
         columns.price_bands,
         np.uint32(source),
+        tastes.weights,
+        tastes.half_life_ms,
         folded,
     )
     return folded
 
 
-def taste_weights(types: NDArray[np.integer], ratings: NDArray[np.float32]) -> NDArray[np.float32]:
+def taste_weights(
+    types: NDArray[np.integer], ratings: NDArray[np.float32], tastes: Tastes = SHOP_TASTES
+) -> NDArray[np.float32]:
     """How much each event says of a taste: what the fold adds to affinities for an event of now.
 
     An event that says something is a liking, which models learn to foresee.
@@ -84,14 +81,15 @@ def taste_weights(types: NDArray[np.integer], ratings: NDArray[np.float32]) -> N
     Args:
         types: Codes of `EventType`, shape (events,).
         ratings: From 0 to 5; only looked at where the event is a rating. Shape (events,).
+        tastes: The rule of affinities.
     """
-    weights: NDArray[np.float32] = _tastes(types, ratings)
+    weights: NDArray[np.float32] = _tastes(types, ratings, tastes.weights)
     return weights
 
 
-def decay_to(records: Records, now_ms: int) -> None:
-    """Bring what decays in `records` forward to `now_ms`, in place. Profiles that are newer stay as they are."""
-    _decay_all(records, now_ms)
+def decay_to(records: Records, now_ms: int | NDArray[np.int64], tastes: Tastes = SHOP_TASTES) -> None:
+    """Bring what decays in `records` forward to `now_ms`, or each to its own, in place; not what is newer."""
+    _decay_all(records, np.full(len(records), now_ms, dtype=np.int64), tastes.half_life_ms)
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -101,20 +99,35 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @_compiled
-def _taste(code, rating):  # type: ignore[no-untyped-def]
-    return max(float(rating) - MIDDLE_RATING, 0.0) if code == _RATING else _WEIGHTS[code]
+def _taste(code, rating, weight):  # type: ignore[no-untyped-def]
+    return max(float(rating) - MIDDLE_RATING, 0.0) if code == _RATING else weight
 
 
 @_compiled
-def _tastes(types, ratings):  # type: ignore[no-untyped-def]
+def _tastes(types, ratings, by_code):  # type: ignore[no-untyped-def]
     weights = np.empty(len(types), dtype=np.float32)
     for event in range(len(types)):
-        weights[event] = _taste(types[event], ratings[event])
+        weights[event] = _taste(types[event], ratings[event], by_code[types[event]])
     return weights
 
 
 @_compiled
-def _fold(records, rows, types, items, times_ms, offsets, ratings, categories, brands, price_bands, source, folded):  # type: ignore[no-untyped-def]
+def _fold(  # type: ignore[no-untyped-def]
+    records,
+    rows,
+    types,
+    items,
+    times_ms,
+    offsets,
+    ratings,
+    categories,
+    brands,
+    price_bands,
+    source,
+    by_code,
+    half_life_ms,
+    folded,
+):
     for event in range(len(rows)):
         record = records[rows[event]]
         if types[event] >= TYPE_SLOTS or not _advance(record, source, offsets[event]):
@@ -127,14 +140,14 @@ def _fold(records, rows, types, items, times_ms, offsets, ratings, categories, b
             record.first_s = seconds
             record.last_ms = now
         record.events += np.uint32(1)
-        age_factor_base = _bring_forward(record, now)
+        age_factor_base = _bring_forward(record, now, half_life_ms)
         for window in range(len(WINDOWS_MS)):
             record.counts[window, code] += np.float32(2.0 ** (-age_factor_base / WINDOWS_MS[window]))
         if code == _IMPRESSION:
             continue
-        weight = _taste(code, ratings[event])
+        weight = _taste(code, ratings[event], by_code[code])
         if weight > 0.0:
-            weight = np.float32(weight * 2.0 ** (-age_factor_base / AFFINITY_HALF_LIFE_MS))
+            weight = np.float32(weight * 2.0 ** (-age_factor_base / half_life_ms))
             if categories[event] != 0:
                 _strengthen(record.category_keys, record.category_weights, categories[event], weight)
             if brands[event] != 0:
@@ -174,12 +187,12 @@ def _advance(record, source, offset):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _bring_forward(record, now):  # type: ignore[no-untyped-def]
+def _bring_forward(record, now, half_life_ms):  # type: ignore[no-untyped-def]
     """Decay the record to `now` if that is newer; return the event's age (ms) as of the record's time."""
     elapsed = now - record.last_ms
     if elapsed <= 0:
         return -elapsed
-    fade = np.float32(2.0 ** (-elapsed / AFFINITY_HALF_LIFE_MS))
+    fade = np.float32(2.0 ** (-elapsed / half_life_ms))
     for slot in range(AFFINITIES):
         record.category_weights[slot] *= fade
         record.brand_weights[slot] *= fade
@@ -277,6 +290,6 @@ def _release(record, item, code):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _decay_all(records, now):  # type: ignore[no-untyped-def]
+def _decay_all(records, now_ms, half_life_ms):  # type: ignore[no-untyped-def]
     for row in range(len(records)):
-        _bring_forward(records[row], now)
+        _bring_forward(records[row], now_ms[row], half_life_ms)

@@ -7,14 +7,13 @@ from numba import njit
 from numpy.typing import NDArray
 
 from mmrec_stream.catalogue.index import UNKNOWN
-from mmrec_stream.contracts.behaviour import EventType
 from mmrec_stream.contracts.identity import short_key
 from mmrec_stream.profiles.fold import decay_to
 from mmrec_stream.profiles.record import Records
+from mmrec_stream.profiles.tastes import SHOP_TASTES, Tastes
 from mmrec_stream.ranking.items import ItemTable
+from mmrec_stream.ranking.repeats import Repeats, barred
 from mmrec_stream.ranking.types import Features
-
-_PURCHASE = int(EventType.PURCHASE)
 
 
 class Labels:
@@ -39,9 +38,10 @@ def features_of(
     categories: Labels,
     brands: Labels,
     *,
-    now_ms: int,
-    repurchase_s: float,
+    now_ms: int | NDArray[np.int64],
+    repeats: Repeats,
     max_history: int,
+    tastes: Tastes = SHOP_TASTES,
 ) -> tuple[Features, NDArray[np.bool_]]:
     """Ranker inputs for profiles.
 
@@ -50,18 +50,20 @@ def features_of(
         table: the release's items.
         categories: the release's categories.
         brands: the release's brands.
-        now_ms: the moment of recommending.
-        repurchase_s: how long a bought item stays excluded.
+        now_ms: the moment of recommending, or each profile's own, shape (batch,).
+        repeats: when an item that a user has had may come back.
         max_history: the newest interactions that are used; older ones are cut.
+        tastes: the rule that affinities fade by.
 
     Returns:
         The inputs, and for which profiles the table knows at least one interaction, shape (batch,). Of the others the
         history is one item at row 0 with type 0, which no caller should take for an answer.
     """
-    decay_to(records, now_ms)
-    now_s = now_ms // 1000
-    rows = table.rows(records["items"])
     batch = len(records)
+    moments = np.full(batch, now_ms, dtype=np.int64)
+    decay_to(records, moments, tastes)
+    now_s = moments // 1000
+    rows = table.rows(records["items"])
     history = np.zeros((batch, max_history), dtype=np.int64)
     types = np.zeros((batch, max_history), dtype=np.int64)
     ages = np.zeros((batch, max_history), dtype=np.float32)
@@ -80,19 +82,17 @@ def features_of(
         brand_weights=np.where(brand_index > 0, records["brand_weights"], np.float32(0)),
         price_bands=np.ascontiguousarray(records["price_weights"]),
         type_counts=np.ascontiguousarray(records["counts"]),
-        excluded=table.rows(held_keys(records, now_s, repurchase_s)),
+        excluded=_excluded(rows, table.rows(records["held_items"]), *barred(records, now_s, repeats)),
     )
     return features.cropped(), lengths > 0
 
 
-def held_keys(records: Records, now_s: int, repurchase_s: float) -> NDArray[np.uint64]:
-    """Keys of the items that a profile's lists must not have, 0 elsewhere; shape (batch, HELD).
-
-    These are what is in the cart and what was bought less than `repurchase_s` ago.
-    """
-    bought = records["held_types"] == _PURCHASE
-    bought_long_ago = bought & (records["held_times"].astype(np.int64) < now_s - repurchase_s)
-    return np.where(bought_long_ago, np.uint64(0), records["held_items"])
+def _excluded(
+    rows: NDArray[np.int64], held_rows: NDArray[np.int64], seen: NDArray[np.bool_], held: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """The rows that the masks name, −1 elsewhere, without columns that have none; shape (batch, any)."""
+    excluded = np.where(np.concatenate([seen, held], axis=1), np.concatenate([rows, held_rows], axis=1), UNKNOWN)
+    return np.ascontiguousarray(excluded[:, (excluded != UNKNOWN).any(axis=0)])
 
 
 @njit(cache=True, nogil=True)
@@ -117,6 +117,6 @@ def _gather(records, rows, now_s, history, types, ages, lengths):  # type: ignor
                 continue
             history[user, length] = row
             types[user, length] = record.types[place]
-            ages[user, length] = max(now_s - np.int64(record.times[place]), 0)
+            ages[user, length] = max(now_s[user] - np.int64(record.times[place]), 0)
             length += 1
         lengths[user] = length

@@ -62,6 +62,8 @@ class ItemTable:
         self._neighbours = _reserved(neighbours, capacity, -1)
         self._neighbour_weights = _reserved(neighbour_weights, capacity, 0.0)
         self._available = np.ones(capacity, dtype=bool)
+        self._sellable = np.ones(capacity, dtype=bool)
+        self._permitted = np.ones(capacity, dtype=bool)
         self._trained = self._count
         self._strangers: deque[tuple[int, int]] = deque()
         """Added rows, and what each is to become a neighbour of."""
@@ -70,7 +72,9 @@ class ItemTable:
         self._changed_at = np.zeros(capacity, dtype=np.int64)
         """The version that each row's vector or availability changed with."""
         self._index = KeyIndex()
-        self._index.add(id_keys(self._ids))
+        keys = id_keys(self._ids)
+        self._keys = _reserved(keys, capacity, 0)
+        self._index.add(keys)
         self.version = 0
         """Grows with every change of what the ranker sees, so that a copy on a device knows when it is stale."""
 
@@ -99,8 +103,13 @@ class ItemTable:
 
     @property
     def available(self) -> NDArray[np.bool_]:
-        """(items,): whether the item may be recommended."""
+        """(items,): whether the item may be recommended: it can be sold, and rules permit it."""
         return self._available[: self._count]
+
+    @property
+    def keys(self) -> NDArray[np.uint64]:
+        """(items,): `id_key` of each item."""
+        return self._keys[: self._count]
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """What the ranker reads, by the names of its inputs, all of the same number of rows.
@@ -148,6 +157,7 @@ class ItemTable:
         if self._count + len(fresh) > len(self._available):
             self._grow(int((self._count + len(fresh)) * _SLACK) + 1)
         self._vectors[rows] = vectors
+        self._keys[rows] = keys
         self._ids.extend(ids[position] for position in fresh.tolist())
         # The index last: a reader on another thread that finds an item must find its row filled.
         self._index.add(keys[fresh])
@@ -163,12 +173,22 @@ class ItemTable:
         return np.flatnonzero(self._changed_at[: self._count] > version)
 
     def set_available(self, rows: NDArray[np.int64], available: NDArray[np.bool_] | bool) -> None:
-        """Say which rows may be recommended; `UNKNOWN` rows are passed over."""
+        """Say which rows can be sold; `UNKNOWN` rows are passed over."""
         known = rows >= 0
-        changed = np.broadcast_to(available, rows.shape)[known]
-        if not np.array_equal(self._available[rows[known]], changed):
-            self._available[rows[known]] = changed
-            self._note(rows[known])
+        self._sellable[rows[known]] = np.broadcast_to(available, rows.shape)[known]
+        self._combine(rows[known])
+
+    def permit(self, rows: NDArray[np.int64], permitted: NDArray[np.bool_]) -> None:
+        """Say which rows rules permit, both (n,); `UNKNOWN` rows are passed over."""
+        known = rows >= 0
+        self._permitted[rows[known]] = permitted[known]
+        self._combine(rows[known])
+
+    def _combine(self, rows: NDArray[np.int64]) -> None:
+        changed = self._sellable[rows] & self._permitted[rows]
+        if not np.array_equal(self._available[rows], changed):
+            self._available[rows] = changed
+            self._note(rows)
 
     def _note(self, rows: NDArray[np.int64]) -> None:
         """Rows have changed. The version last: whoever reads it on another thread finds all that came with it."""
@@ -211,6 +231,9 @@ class ItemTable:
 
     def _grow(self, capacity: int) -> None:
         self._vectors = _reserved(self.vectors, capacity, 0.0)
+        self._keys = _reserved(self.keys, capacity, 0)
+        self._sellable = _reserved(self._sellable[: self._count], capacity, True)
+        self._permitted = _reserved(self._permitted[: self._count], capacity, True)
         with self._linking:
             self._neighbours = _reserved(self.neighbours, capacity, -1)
             self._neighbour_weights = _reserved(self.neighbour_weights, capacity, 0.0)

@@ -1,19 +1,28 @@
 """Lists for a batch of profiles: the hybrid ranking where the release knows the user, what is popular where not."""
 
+import logging
+import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmrec_stream.catalogue.attributes import Catalogue
 from mmrec_stream.contracts.identity import id_keys
-from mmrec_stream.contracts.recommendations import Recommended
+from mmrec_stream.contracts.recommendations import Reason, Recommended
+from mmrec_stream.policies.policy import FALLBACK, POOL, Policy, Viewer
 from mmrec_stream.profiles.record import Records
-from mmrec_stream.ranking.features import Labels, features_of, held_keys
+from mmrec_stream.profiles.tastes import SHOP_TASTES, Tastes
+from mmrec_stream.ranking.features import Labels, features_of
 from mmrec_stream.ranking.popularity import Popularity
+from mmrec_stream.ranking.repeats import Repeats, barred_keys
 from mmrec_stream.ranking.scorer import Scorer
+from mmrec_stream.ranking.types import Lists
+from mmrec_stream.releases.rollout import in_canary
+
+log = logging.getLogger(__name__)
 
 NO_RELEASE = "none"
 """What a list names as its release while there is none."""
@@ -22,7 +31,7 @@ POPULAR_REFRESH_S = 1.0
 """How old the popular items may be. Their counts have a half-life of hours; ordering a million of them takes 10 ms."""
 
 POPULAR_SPARE = 64
-"""Popular items kept beyond a list's length, to make up for those that a user holds or that cannot be sold."""
+"""Popular items kept beyond a list's length, to make up for those that a user has had or that cannot be sold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +46,53 @@ class Slate:
     """Id and version of the rules that the list obeys; empty where there are none."""
 
 
-class Recommender:
-    """What a worker recommends with: the release that serves, the catalogue, and what is popular.
+class Arm:
+    """A release as lists are made with it."""
 
-    `recommend` runs on one thread at a time; `scorer` may be replaced from another between two batches.
+    def __init__(self, scorer: Scorer) -> None:
+        lists = scorer.release.vocabularies
+        self.scorer = scorer
+        self.categories, self.brands = Labels(lists["categories"]), Labels(lists["brands"])
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A release on trial."""
+
+    arm: Arm
+    share: float
+    """Of the users who are shown its lists: 0 in shadow."""
+    told: Callable[[Sequence[str], Records, int], None]
+    """Shown every batch (users, their profiles, ms since 1970) before it is scored; keeps none of it without a copy."""
+    failed: Callable[[int], None]
+    """Told of users whose lists it could not make, and who were given the live release's."""
+
+
+class Recommender:
+    """What a worker recommends with: the releases that serve, the catalogue, and what is popular.
+
+    `recommend` runs on one thread at a time; releases may be replaced from another between two batches.
     """
 
-    def __init__(self, catalogue: Catalogue, popularity: Popularity, *, list_size: int, repurchase_s: float) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        popularity: Popularity,
+        *,
+        list_size: int,
+        repeats: Repeats,
+        tastes: Tastes = SHOP_TASTES,
+    ) -> None:
         self._catalogue = catalogue
         self._popularity = popularity
         self._list_size = list_size
-        self._repurchase_s = repurchase_s
-        self._serving: tuple[Scorer, Labels, Labels] | None = None
+        self._repeats = repeats
+        self._tastes = tastes
+        self._live: Arm | None = None
+        self._tried: Tried | None = None
+        self._policy: Policy | None = None
         self._popular: _Popular | None = None
+        self._batch = threading.Lock()
 
     @property
     def changes(self) -> int:
@@ -61,41 +104,98 @@ class Recommender:
         return self._catalogue.sellable(id_keys(item_ids))
 
     @property
+    def arm(self) -> Arm | None:
+        """The release that serves, as lists are made with it."""
+        return self._live
+
+    @property
     def scorer(self) -> Scorer | None:
         """The release that serves."""
-        return self._serving[0] if self._serving else None
+        return self._live.scorer if self._live else None
 
     @property
     def release(self) -> str:
         """Version of the release that serves."""
-        return self._serving[0].version if self._serving else NO_RELEASE
+        return self._live.scorer.version if self._live else NO_RELEASE
 
-    def serve(self, scorer: Scorer) -> None:
-        """Use a release from the next batch on."""
-        lists = scorer.release.vocabularies
-        self._serving = scorer, Labels(lists["categories"]), Labels(lists["brands"])
+    def serve(self, arm: Arm | Scorer, tried: Tried | None = None) -> None:
+        """Use a release from the next batch on, and another one beside it.
+
+        Nothing of what served before is in use when this returns: whoever called may free it, which takes tens of
+        milliseconds, on a thread that has them.
+        """
+        serving = arm if isinstance(arm, Arm) else Arm(arm)
+        with self._batch:
+            self._live, self._tried = serving, tried
+
+    def obey(self, policy: Policy | None) -> None:
+        """Use rules from the next batch on; None for none."""
+        self._policy = policy
 
     def recommend(self, users: Sequence[str], records: Records, now_ms: int) -> list[Slate]:
         """A list for each profile; `records` is the caller's copy and is changed. `users` are their ids."""
-        serving = self._serving
-        if serving is None:
-            return self._popular_slates(records, now_ms, NO_RELEASE)
-        scorer, categories, brands = serving
+        with self._batch:
+            live, tried = self._live, self._tried
+            if live is None:
+                return self._popular_slates(users, records, now_ms, NO_RELEASE, self._policy)
+            if tried is None:
+                return self.slates(live, users, records, now_ms)
+            tried.told(users, records, now_ms)
+            shown = in_canary(id_keys(users), tried.arm.scorer.version, tried.share)
+            if not shown.any():
+                return self.slates(live, users, records, now_ms)
+            apart = [[user for user, one in zip(users, shown, strict=True) if one == there] for there in (True, False)]
+            theirs = iter(self._tried_slates(tried, live, apart[0], records[shown], now_ms))
+            others = iter(self.slates(live, apart[1], records[~shown], now_ms))
+            return [next(theirs if one else others) for one in shown.tolist()]
+
+    def _tried_slates(
+        self, tried: Tried, live: Arm, users: Sequence[str], records: Records, now_ms: int
+    ) -> list[Slate]:
+        try:
+            slates = self.slates(tried.arm, users, records.copy(), now_ms)
+        except Exception:
+            log.exception("scoring %d users with %s failed", len(records), tried.arm.scorer.version)
+            slates = []
+        bad = [user for user in range(len(records)) if not slates or not slates[user].items]
+        if bad:
+            tried.failed(len(bad))
+            instead = dict(
+                zip(bad, self.slates(live, [users[user] for user in bad], records[bad], now_ms), strict=True)
+            )
+            slates = [instead[user] if user in instead else slates[user] for user in range(len(records))]
+        return slates
+
+    def slates(self, arm: Arm, users: Sequence[str], records: Records, now_ms: int) -> list[Slate]:
+        """Lists by one release, for users with these ids and profiles; any thread may ask."""
+        if not len(records):
+            return []
+        scorer, policy = arm.scorer, self._policy
         features, known = features_of(
             records,
             scorer.table,
-            categories,
-            brands,
+            arm.categories,
+            arm.brands,
             now_ms=now_ms,
-            repurchase_s=self._repurchase_s,
+            repeats=self._repeats,
             max_history=scorer.max_history,
+            tastes=self._tastes,
         )
         version = scorer.version
         strangers = np.flatnonzero(~known)
-        popular = iter(self._popular_slates(records[strangers], now_ms, version))
+        names = [users[stranger] for stranger in strangers.tolist()]
+        popular = iter(self._popular_slates(names, records[strangers], now_ms, version, policy))
         if len(strangers) == len(records):
             return list(popular)
-        lists = scorer.run(features, self._list_size)
+        wanted = self._list_size if policy is None or not policy.chooses else max(POOL, self._list_size)
+        lists = scorer.run(features, wanted)
+        if policy is not None:
+            return [
+                self._chosen(policy, scorer, users[user], records, user, lists, now_ms)
+                if known[user]
+                else next(popular)
+                for user in range(len(records))
+            ]
         ids = scorer.table.ids
         rows, scores = lists.rows.tolist(), lists.scores.tolist()
         p_user, p_item, alpha = lists.p_user.tolist(), lists.p_item.tolist(), lists.alpha.tolist()
@@ -114,18 +214,89 @@ class Recommender:
             slates.append(Slate(items, "hybrid", version, alpha[user]))
         return slates
 
-    def _popular_slates(self, records: Records, now_ms: int, release: str) -> list[Slate]:
+    def _chosen(
+        self,
+        policy: Policy,
+        scorer: Scorer,
+        user: str,
+        records: Records,
+        place: int,
+        lists: Lists,
+        now_ms: int,
+    ) -> Slate:
+        """A user's list by rules; where they leave nothing, what is popular and passes those that are required."""
+        rows, table = lists.rows[place], scorer.table
+        (barred,) = barred_keys(records[place : place + 1], np.array(now_ms // 1000), self._repeats)
+        viewer = Viewer(user_id=user, events=int(records["events"][place]))
+        vectors = table.vectors[rows] if policy.rules.diversity else None
+        out = frozenset(barred.tolist())
+        chosen = policy.choose(viewer, table.keys[rows], lists.scores[place], self._list_size, vectors, out)
+        items = []
+        for one in chosen:
+            reason = Reason(kind="rule", of=one.rule) if one.rule else None
+            if (at := one.candidate) < 0:
+                if (row := table.row(one.item_id)) < 0 or table.available[row]:
+                    items.append(Recommended(item_id=one.item_id, score=0.0, reason=reason))
+                continue
+            items.append(
+                Recommended(
+                    item_id=table.ids[int(rows[at])],
+                    score=one.score,
+                    p_user=float(lists.p_user[place, at]),
+                    p_item=float(lists.p_item[place, at]),
+                    reason=reason,
+                )
+            )
+        if not items:
+            return self._fallback(policy, viewer, barred, scorer.version)
+        return Slate(items, "hybrid", scorer.version, float(lists.alpha[place]), policy.name)
+
+    def _fallback(self, policy: Policy, viewer: Viewer, barred: NDArray[np.uint64], release: str) -> Slate:
+        _, keys, _ = self._popular_items()
+        passing = policy.passes(viewer, keys, required=True)
+        slate = self._popular_slate(barred, release, passing)
+        return replace(slate, policy=f"{policy.name}/{FALLBACK}")
+
+    def _popular_slates(
+        self, users: Sequence[str], records: Records, now_ms: int, release: str, policy: Policy | None
+    ) -> list[Slate]:
         if not len(records):
             return []
-        return [self._popular_slate(held, release) for held in held_keys(records, now_ms // 1000, self._repurchase_s)]
+        barred = barred_keys(records, np.array(now_ms // 1000), self._repeats)
+        if policy is None:
+            return [self._popular_slate(each, release) for each in barred]
+        events = records["events"].tolist()
+        return [
+            self._popular_by_rules(policy, Viewer(user_id=user, events=count), each, release)
+            for user, count, each in zip(users, events, barred, strict=True)
+        ]
 
-    def _popular_slate(self, held: NDArray[np.uint64], release: str) -> Slate:
+    def _popular_by_rules(self, policy: Policy, viewer: Viewer, barred: NDArray[np.uint64], release: str) -> Slate:
         ids, keys, shares = self._popular_items()
-        held_set = {int(key) for key in held if key}
+        free = np.where(np.isin(keys, barred), 0.0, shares).astype(np.float32)
+        out = frozenset(barred.tolist())
+        items = [
+            Recommended(
+                item_id=one.item_id or ids[one.candidate],
+                score=one.score,
+                reason=Reason(kind="rule", of=one.rule) if one.rule else None,
+            )
+            for one in policy.choose(viewer, keys, free, self._list_size, None, out)
+            if one.candidate >= 0 or self._catalogue.sellable(id_keys([one.item_id]))[0]
+        ]
+        if not items:
+            return self._fallback(policy, viewer, barred, release)
+        return Slate(items, "popular", release, 0.0, policy.name)
+
+    def _popular_slate(
+        self, barred: NDArray[np.uint64], release: str, passing: NDArray[np.bool_] | None = None
+    ) -> Slate:
+        ids, keys, shares = self._popular_items()
+        out = {key for key in barred.tolist() if key}
         chosen = [
             Recommended(item_id=item_id, score=float(share))
-            for item_id, key, share in zip(ids, keys, shares, strict=True)
-            if int(key) not in held_set
+            for place, (item_id, key, share) in enumerate(zip(ids, keys, shares, strict=True))
+            if int(key) not in out and (passing is None or passing[place])
         ]
         return Slate(chosen[: self._list_size], "popular", release, 0.0)
 

@@ -79,8 +79,8 @@ class Retrieval:
         """
         if self._version != self._table.version:
             self._update()
-        # What is excluded counts in p_user's sum all the same, as in the ranker.
-        wanted = max(CANDIDATES, SPARE * k) + excluded.shape[1]
+        # What is excluded counts in p_user's sum all the same, as in the ranker; the list is full without it.
+        wanted = max(CANDIDATES, SPARE * k, k + excluded.shape[1])
         rows, logits = self._index.search(users.user_vectors, min(wanted, len(self._vectors)))
         batch = len(users.alpha)
         lists = Lists(

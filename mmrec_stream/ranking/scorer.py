@@ -1,6 +1,7 @@
 """The scorer: a release, loaded, checked and warmed up, that turns users' features into lists."""
 
 import logging
+import threading
 import time
 from collections.abc import Sequence
 from copy import copy
@@ -22,7 +23,7 @@ from mmrec_stream.ranking.providers import Device, choose_device, session_on
 from mmrec_stream.ranking.retrieval import Retrieval
 from mmrec_stream.ranking.types import TOLERANCES, Features, Lists, blank_features, close
 from mmrec_stream.ranking.users import UserEncoder
-from mmrec_stream.releases.folder import ITEM_ENCODER, RANKER, Half, Release, load_release
+from mmrec_stream.releases.folder import ITEM_ENCODER, RANKER, VOCABULARIES, Half, Release, load_release
 
 TABLE_INPUTS = ("item_vectors", "neighbours", "neighbour_weights", "available")
 OUTPUTS = ("rows", "scores", "p_user", "p_item", "alpha")
@@ -60,7 +61,7 @@ log = logging.getLogger(__name__)
 class Scorer:
     """One release, serving. Load it in a thread: reading, checking and warming up take from 0.1 s to seconds.
 
-    `run` may be called from one thread while another changes the table; a change is seen whole at the next run.
+    `run` may be called while another thread changes the table; a change is seen whole at the next run.
     """
 
     def __init__(self, release: Release, device: Device, threads: int) -> None:
@@ -77,6 +78,8 @@ class Scorer:
         self._encoder = session_on(str(release.path / ITEM_ENCODER), "cpu", threads)
         self._resident: tuple[int, dict[str, ort.OrtValue]] | None = None
         self._two_stages: tuple[UserEncoder, Retrieval] | None = None
+        # An index is brought up to date by whoever searches it next.
+        self._searching = threading.Lock()
 
     @classmethod
     def load(
@@ -169,7 +172,9 @@ class Scorer:
 
     def _of_candidates(self, features: Features, k: int) -> Lists:
         encoder, index = cast("tuple[UserEncoder, Retrieval]", self._two_stages)
-        return index.lists(encoder.encode(features), features.excluded, k)
+        users = encoder.encode(features)
+        with self._searching:
+            return index.lists(users, features.excluded, k)
 
     def at_alpha(self, alpha: float) -> "Scorer":
         """The same release, and the same item table, with one α for everybody: 1 is p_user alone, 0 p_item alone.
@@ -216,6 +221,26 @@ class Scorer:
         self._contents[rows] = contents
         self.table.set_available(rows, np.array([item.sellable for item in items], dtype=bool))
         return rows
+
+    def adopt(self, other: "Scorer") -> int:
+        """Take over the vectors of items that another release was told of and this one was not trained on.
+
+        Nothing is taken where the two encode items differently; those have to be told of by `add_items`.
+
+        Returns:
+            How many items were taken over.
+        """
+        mine, theirs = self.release.manifest, other.release.manifest
+        if any(mine.files[name].sha256 != theirs.files[name].sha256 for name in (ITEM_ENCODER, VOCABULARIES)):
+            return 0
+        known = len(other.release.item_ids)
+        vectors, ids = other.table.vectors, list(other.table.ids)
+        rows = [row for row in range(known, len(vectors)) if self.table.row(ids[row]) < 0]
+        if rows:
+            added = self.table.add([ids[row] for row in rows], vectors[rows])
+            self._contents = np.concatenate([self._contents, np.zeros(len(self.table), dtype=np.uint64)])
+            self._contents[added] = other._contents[rows]
+        return len(rows)
 
     def withdraw(self, item_ids: Sequence[str]) -> None:
         """Recommend these items no more; ids that the table does not have are passed over."""

@@ -82,6 +82,8 @@ class Manifest(Struct, kw_only=True, frozen=True):
     metrics: dict[str, float] = {}
     """Offline metrics on the validation events."""
     data: TrainingData
+    preset: str = "shop"
+    """Name of the preset by whose weights and half-life it was trained."""
     compression: Compression = "fp32"
     opset: int
     graphs: dict[str, Signature]

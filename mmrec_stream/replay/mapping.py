@@ -4,13 +4,15 @@ from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 from msgspec import Struct, field
 
 from mmrec_stream.errors import UserError
+
+_T = TypeVar("_T")
 
 EventName = Literal[
     "view",
@@ -39,6 +41,20 @@ FieldName = Literal[
     "position",
 ]
 CatalogueField = Literal["title", "description", "category", "brand", "price", "image_url"]
+
+ProductField = Literal[
+    "item_id",
+    "title",
+    "description",
+    "category",
+    "brand",
+    "price",
+    "tags",
+    "image_url",
+    "stock",
+    "available",
+    "picture",
+]
 
 
 class _Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -116,6 +132,52 @@ class Mapping(_Table, frozen=True):
         return places
 
 
+class CatalogueMapping(_Table, frozen=True):
+    """A whole mapping file of a catalogue: one row a product."""
+
+    fields: dict[ProductField, str]
+    """Which column each field of the product is in."""
+    file: FileOptions = field(default_factory=FileOptions)
+    decimal: Literal[".", ","] = "."
+    """How the price's fraction is set off; the other of the two, spaces and apostrophes group thousands."""
+    tag_separator: str = ","
+
+    def columns(self) -> dict[str, str]:
+        """Every place of the mapping that names a column, with the column."""
+        return {f"fields.{name}": column for name, column in self.fields.items()}
+
+
+class Table(Protocol):
+    """What a mapping of any kind says of its file."""
+
+    @property
+    def file(self) -> FileOptions:
+        """How the file is written."""
+
+    def columns(self) -> dict[str, str]:
+        """Every place of the mapping that names a column, with the column."""
+
+
+class Described(Protocol):
+    """A mapping of any kind, and where it was read."""
+
+    @property
+    def mapping(self) -> Table:
+        """The mapping."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+
+
+@dataclass(frozen=True)
+class NamedCatalogue:
+    """A catalogue's mapping and where it was read, for messages."""
+
+    mapping: CatalogueMapping
+    name: str
+
+
 @dataclass(frozen=True)
 class Named:
     """A mapping and where it was read, for messages."""
@@ -140,31 +202,59 @@ def builtin(name: str) -> Named:
     return parse_mapping((_formats() / f"{name}.toml").read_text("utf-8"), f"format {name}")
 
 
-def load_mapping(path: Path) -> Named:
-    """The mapping in a file.
+def load_mapping(path: Path, events: dict[str, str] | None = None) -> Named:
+    """The mapping in a file; what it does not say of a type's values, `events` (word: type) does.
 
     Raises:
         UserError: it cannot be read, or a key is missing, unknown or wrong; names key and file.
     """
     try:
-        return parse_mapping(path.read_text("utf-8"), str(path))
+        return parse_mapping(path.read_text("utf-8"), str(path), events)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"the mapping {path} cannot be read: {error}") from None
 
 
-def parse_mapping(text: str, name: str) -> Named:
-    """The mapping that a TOML text describes; `name` stands for it in messages.
+def load_catalogue_mapping(path: Path) -> NamedCatalogue:
+    """The mapping of a catalogue in a file.
 
     Raises:
         UserError: as for `load_mapping`.
     """
+    name = str(path)
     try:
-        mapping = msgspec.toml.decode(text, type=Mapping)
-    except msgspec.DecodeError as error:
-        raise UserError(f"{name}: {str(error).replace('`$.', '`').replace(' - at `$`', '')}") from None
+        mapping = _decoded(path.read_text("utf-8"), name, CatalogueMapping)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"the mapping {path} cannot be read: {error}") from None
+    if "item_id" not in mapping.fields:
+        raise UserError(f"{name}: `fields.item_id` is missing: name the column that has the product's id")
+    if not mapping.tag_separator:
+        raise UserError(f"{name}: `tag_separator` is empty: name what stands between two tags")
+    if complaint := _file_complaint(mapping.file):
+        raise UserError(f"{name}: {complaint}")
+    return NamedCatalogue(mapping, name)
+
+
+def parse_mapping(text: str, name: str, events: dict[str, str] | None = None) -> Named:
+    """The mapping that a TOML text describes; `name` stands for it in messages, `events` is as for `load_mapping`.
+
+    Raises:
+        UserError: as for `load_mapping`.
+    """
+    mapping = _decoded(text, name, Mapping)
+    if events and mapping.type.column is not None:
+        known = msgspec.convert(events, dict[str, EventName | Literal["skip"]])
+        kind = msgspec.structs.replace(mapping.type, values=known | mapping.type.values)
+        mapping = msgspec.structs.replace(mapping, type=kind)
     if complaint := _complaint(mapping):
         raise UserError(f"{name}: {complaint}")
     return Named(mapping, name)
+
+
+def _decoded(text: str, name: str, kind: type[_T]) -> _T:
+    try:
+        return msgspec.toml.decode(text, type=kind)
+    except msgspec.DecodeError as error:
+        raise UserError(f"{name}: {str(error).replace('`$.', '`').replace(' - at `$`', '')}") from None
 
 
 def _formats() -> Traversable:
@@ -173,7 +263,7 @@ def _formats() -> Traversable:
 
 def _complaint(mapping: Mapping) -> str | None:
     """What is wrong with a mapping whose keys and types are right."""
-    time, kind, file = mapping.time, mapping.type, mapping.file
+    time, kind = mapping.time, mapping.type
     if "user_id" not in mapping.fields:
         return "`fields.user_id` is missing: name the column that says who did it"
     if "item_id" not in mapping.fields and kind.constant != "follow":
@@ -188,6 +278,10 @@ def _complaint(mapping: Mapping) -> str | None:
         return "`type` needs either `column` with `values`, or `constant`"
     if kind.column is not None and not kind.values:
         return "`type.values` is missing: say which event each value of the column is"
+    return _file_complaint(mapping.file)
+
+
+def _file_complaint(file: FileOptions) -> str | None:
     if len(file.delimiter) != 1:
         return f"`file.delimiter` is {file.delimiter!r}: one character, for instance ',' or '\\t'"
     if not file.header and not file.columns:

@@ -17,7 +17,7 @@ import pyarrow.parquet  # type: ignore[import-untyped]
 from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.contracts.fields import MAX_ID_LENGTH
 from mmrec_stream.errors import UserError
-from mmrec_stream.replay.mapping import FileOptions, Named
+from mmrec_stream.replay.mapping import Described, FileOptions, Named
 from mmrec_stream.replay.rows import Outcome, Reject, events_of_batch, events_of_lines, item_of, items_of_batch
 from mmrec_stream.replay.undecodable import Utf8Stream, shown
 
@@ -66,7 +66,7 @@ def read_events(source: Source) -> Iterator[Chunk]:
         yield from _json_chunks(source.path)
         return
     mapping = source.format.mapping
-    for rows in _batches(source.path, source.format):
+    for rows in batches_of(source.path, source.format):
         outcomes = events_of_batch(rows.batch, rows.lines, mapping, source.anonymous_as, suspect=rows.suspect)
         yield Chunk(len(rows.lines) + len(rows.rejects), [*rows.rejects, *outcomes], rows.done)
 
@@ -80,7 +80,7 @@ def read_items(source: Source) -> Iterator[CatalogueItem]:
     if source.format is None or not source.format.mapping.catalogue:
         raise UserError(f"{source.format.name if source.format else 'jsonl'} says nothing of the catalogue")
     found: dict[str, dict[str, str]] = {}
-    for rows in _batches(source.path, source.format):
+    for rows in batches_of(source.path, source.format):
         items_of_batch(rows.batch, source.format.mapping, found, suspect=rows.suspect)
     for item_id, fields in found.items():
         if len(item_id) <= MAX_ID_LENGTH:
@@ -88,7 +88,9 @@ def read_items(source: Source) -> Iterator[CatalogueItem]:
 
 
 @dataclass(frozen=True)
-class _Rows:
+class Rows:
+    """A batch of a file's rows."""
+
     batch: pa.RecordBatch
     lines: range | list[int]
     rejects: list[Reject]
@@ -97,7 +99,12 @@ class _Rows:
     done: float
 
 
-def _batches(path: Path, source: Named) -> Iterator[_Rows]:
+def batches_of(path: Path, source: Described) -> Iterator[Rows]:
+    """The rows of a file that a mapping describes, in its order.
+
+    Raises:
+        UserError: the file cannot be read, is damaged, or lacks a column that the mapping names.
+    """
     kind = source.mapping.file.kind or ("parquet" if path.suffix == ".parquet" else "csv")
     try:
         yield from (_parquet if kind == "parquet" else _csv)(path, source)
@@ -105,17 +112,17 @@ def _batches(path: Path, source: Named) -> Iterator[_Rows]:
         raise UserError(f"{path} cannot be read: {error}") from error
 
 
-def _parquet(path: Path, source: Named) -> Iterator[_Rows]:
+def _parquet(path: Path, source: Described) -> Iterator[Rows]:
     with pyarrow.parquet.ParquetFile(path) as file:
         _check_columns(path, source, file.schema_arrow.names)
         total, seen = file.metadata.num_rows, 0
         for batch in file.iter_batches(BATCH_ROWS):
             lines = range(seen + 1, seen + batch.num_rows + 1)
             seen += batch.num_rows
-            yield _Rows(batch, lines, [], False, seen / total)
+            yield Rows(batch, lines, [], False, seen / total)
 
 
-def _csv(path: Path, source: Named) -> Iterator[_Rows]:
+def _csv(path: Path, source: Described) -> Iterator[Rows]:
     options = source.mapping.file
     names = _header(path, options) if options.header else options.columns
     _check_columns(path, source, names)
@@ -156,9 +163,9 @@ def _csv(path: Path, source: Named) -> Iterator[_Rows]:
             line = lines[-1] + 1 if lines else line
             gone = {number for number in gone if number >= line}
             rejects, wrong[:] = wrong[:], []
-            yield _Rows(batch, lines, rejects, text.suspect, done())
+            yield Rows(batch, lines, rejects, text.suspect, done())
     if wrong:
-        yield _Rows(_no_rows(names), [], wrong, False, 1.0)
+        yield Rows(_no_rows(names), [], wrong, False, 1.0)
 
 
 def _header(path: Path, options: FileOptions) -> list[str]:
@@ -168,7 +175,7 @@ def _header(path: Path, options: FileOptions) -> list[str]:
     return [name.strip() for name in row]
 
 
-def _check_columns(path: Path, source: Named, names: list[str]) -> None:
+def _check_columns(path: Path, source: Described, names: list[str]) -> None:
     if not names:
         raise UserError(f"{path} is empty: its first line should name the columns")
     if twice := [name for name, count in Counter(names).items() if count > 1]:

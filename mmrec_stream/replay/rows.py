@@ -16,7 +16,7 @@ import pyarrow.compute as pc  # type: ignore[import-untyped]
 
 from mmrec_stream.contracts.behaviour import BehaviourEvent, BehaviourRecord, decode_event
 from mmrec_stream.contracts.catalogue import CatalogueItem
-from mmrec_stream.replay.mapping import Mapping, Time, Type
+from mmrec_stream.replay.mapping import CatalogueMapping, Mapping, Time, Type
 from mmrec_stream.replay.undecodable import is_undecodable, shown
 
 Column = Any
@@ -41,6 +41,16 @@ class Reject:
     reason: str
     row: str
     """The row itself, as text."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """A row of a catalogue."""
+
+    line: int
+    item: CatalogueItem
+    picture: str | None
+    """What the row says of its picture's file."""
 
 
 Outcome = BehaviourRecord | Reject
@@ -143,6 +153,49 @@ def item_of(item_id: str, fields: dict[str, str]) -> CatalogueItem:
             name, _ = explain(error, {})
             if fields.pop(name, None) is None:
                 raise
+
+
+def products_of_batch(
+    batch: pa.RecordBatch, lines: Sequence[int], mapping: CatalogueMapping, *, suspect: bool = False
+) -> list["Product | Reject"]:
+    """The products of a batch of rows, one a row, in order; blank rows are left out.
+
+    Args:
+        batch: columns as text (from text files) or typed (from Parquet).
+        lines: the number of each row, for rejects.
+        mapping: what the columns mean.
+        suspect: whether texts may hold undecodable bytes.
+    """
+    texts = _Texts(batch, suspect)
+    names = tuple(mapping.fields)
+    columns = [texts[column] for column in mapping.fields.values()]
+    outcomes: list[Product | Reject] = []
+    for at, (line, row) in enumerate(zip(lines, zip(*columns, strict=True), strict=False)):
+        fields: dict[str, Any] = {name: value for name, value in zip(names, row, strict=True) if value}
+        if not fields:
+            continue
+        if at in texts.undecodable:
+            outcomes.append(Reject(line, texts.undecodable[at], "holds bytes that are no text", row_text(batch, at)))
+            continue
+        picture = fields.pop("picture", None)
+        shown_as = dict(fields)
+        if "price" in fields:
+            fields["price"] = _plain_number(fields["price"], mapping.decimal)
+        if "tags" in fields:
+            fields["tags"] = [tag.strip() for tag in fields["tags"].split(mapping.tag_separator) if tag.strip()]
+        try:
+            item = msgspec.convert(fields, CatalogueItem, strict=False)
+        except msgspec.ValidationError as error:
+            outcomes.append(Reject(line, *explain(error, shown_as), row_text(batch, at)))
+        else:
+            outcomes.append(Product(line, item, picture))
+    return outcomes
+
+
+def _plain_number(text: str, decimal: str) -> str:
+    """A number as it is written for people, with a point and nothing else."""
+    grouping = "," if decimal == "." else "."
+    return re.sub(rf"[\s'{grouping}]", "", text).replace(decimal, ".")
 
 
 def explain(error: msgspec.ValidationError, fields: dict[str, Any]) -> tuple[str, str]:

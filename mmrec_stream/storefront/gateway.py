@@ -7,6 +7,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 
 import msgspec
 from confluent_kafka import Message
@@ -17,8 +18,10 @@ from mmrec_stream.contracts.catalogue import decode_item
 from mmrec_stream.contracts.identity import partition_of
 from mmrec_stream.contracts.recommendations import RecommendationList, decode_list
 from mmrec_stream.contracts.releases import decode_release
+from mmrec_stream.contracts.rollouts import decode_rollout
 from mmrec_stream.contracts.sessions import SessionJoin
 from mmrec_stream.errors import UserError
+from mmrec_stream.releases import rollout
 from mmrec_stream.settings import Settings
 from mmrec_stream.storefront.api import Card, ShownList, Why
 from mmrec_stream.storefront.demo import Desk, profiles_in
@@ -84,6 +87,7 @@ class Gateway:
         self.ranked_ms = int(time.time() * 1000)
         """When `rankings` last changed."""
         self.relations: Relations | None = None
+        self._releases = rollout.EMPTY
         self.trails = Trails()
         self.sessions = Sessions()
         self.window = Window()
@@ -113,6 +117,7 @@ class Gateway:
             "lists": [Source(topics.recommendations, self._on_lists, newest)],
             "shop": [
                 Source(topics.catalogue, self._on_catalogue),
+                Source(topics.rollouts, self._on_rollouts),
                 Source(topics.releases, self._on_releases),
                 *(Source(topic, self._on_behaviour, BEHAVIOUR_LOADED) for topic in topics.behaviour),
             ],
@@ -345,20 +350,33 @@ class Gateway:
         self._apply(take)
 
     def _on_releases(self, messages: Sequence[Message]) -> None:
-        announced = None
         for message in messages:
-            if message.value() is None:
+            if (value := message.value()) is None:
                 continue
             try:
-                announced = decode_release(message.value())
+                told = decode_release(value)
             except UNREADABLE as error:
                 log.warning("%s@%d: no release announcement: %s", message.topic(), message.offset(), error)
-        if announced is None or announced.version == self.release:
+                continue
+            self._releases = rollout.announce(self._releases, told, message.timestamp()[1], message.offset())
+        self._relate()
+
+    def _on_rollouts(self, messages: Sequence[Message]) -> None:
+        for message in messages:
+            if (value := message.value()) is not None:
+                with suppress(*UNREADABLE):
+                    self._releases = rollout.record(self._releases, decode_rollout(value))
+        self._relate()
+
+    def _relate(self) -> None:
+        """Take related items from the live release."""
+        live = self._releases.live
+        if live is None or live.version == self.release:
             return
         try:
-            relations = Relations.announced(announced)
+            relations = Relations.announced(live.announcement)
         except UserError as error:
-            log.error("release %s is not used, %s stays: %s", announced.version, self.release, error)
+            log.error("release %s is not used, %s stays: %s", live.version, self.release, error)
             return
 
         def serve() -> None:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
@@ -138,6 +139,25 @@ def test_an_announced_release_is_verified_whole(
     tampered = mmrec(settings, "doctor", "--json")
     assert tampered.exit_code == 1
     assert "ranker.onnx" in findings(tampered)["release"]["detail"]
+
+
+def test_the_live_release_is_verified_and_the_one_on_trial_too(
+    settings: Settings, topics: Topics, mmrec: Mmrec, tmp_path: Path
+) -> None:
+    for version, stage in (("r1", "live"), ("r2", "shadow")):
+        write_release(tmp_path / version, contents(), manifest(version))
+        told = msgspec.structs.replace(announcement(tmp_path / version), stage=stage)
+        publish(settings, topics.releases, [(version, encode_release(told))])
+    found = findings(mmrec(settings, "doctor", "--json"))
+    assert found["release"]["detail"].startswith("r1 (live) at ")
+    assert found["release on trial"]["detail"].startswith("r2 (shadow) at ")
+    (tmp_path / "r1" / "ranker.onnx").write_bytes(b"x")
+    tampered = mmrec(settings, "doctor", "--json")
+    assert tampered.exit_code == 1
+    assert "r1: ranker.onnx" in findings(tampered)["release"]["detail"]
+    assert findings(tampered)["release on trial"]["level"] == "ok"
+    assert mmrec(settings, "release", "rollback", "r2").exit_code == 0
+    assert "release on trial" not in findings(mmrec(settings, "doctor", "--json"))
 
 
 def test_an_announced_release_that_is_not_there_is_broken(settings: Settings, topics: Topics, mmrec: Mmrec) -> None:

@@ -34,6 +34,7 @@ from mmrec_stream.contracts.recommendations import (
     encode_list,
 )
 from mmrec_stream.contracts.releases import ReleaseAnnouncement, decode_release, encode_release
+from mmrec_stream.contracts.rollouts import CountsRecord, StageRecord, Trial, decode_rollout, encode_rollout
 from mmrec_stream.contracts.sessions import SessionJoin, decode_join, encode_join
 
 TS = 1_790_000_000_123
@@ -118,6 +119,25 @@ EXAMPLES: dict[str, Any] = {
         manifest_sha256="0f" * 32,
         created=TS,
         metrics={"ndcg@10": 0.125},
+        stage="shadow",
+        share=0.25,
+        shadow_s=20.0,
+        canary_s=300.0,
+    ),
+    "release_stage": StageRecord(
+        version="20261124T064500Z-3f2a", announced=TS, stage="withdrawn", reason="shadow: too slow", at=TS + 9_000
+    ),
+    "release_counts": CountsRecord(
+        worker="worker-1",
+        version="20261124T064500Z-3f2a",
+        announced=TS,
+        stage="shadow",
+        since=TS,
+        at=TS + 9_000,
+        trials={"errors": Trial(n=400, bad=2)},
+        agreement=0.5,
+        latency=1.25,
+        refused="ranker.onnx was changed",
     ),
     "dead_letter": DeadLetter(
         fault=Fault.INVALID,
@@ -139,6 +159,8 @@ _CODECS: dict[type, tuple[Any, Any, str]] = {
     CatalogueItem: (encode_item, decode_item, "catalogue-item"),
     RecommendationList: (encode_list, decode_list, "recommendation-list"),
     ReleaseAnnouncement: (encode_release, decode_release, "release-announcement"),
+    StageRecord: (encode_rollout, decode_rollout, "rollout"),
+    CountsRecord: (encode_rollout, decode_rollout, "rollout"),
     DeadLetter: (encode_dead_letter, decode_dead_letter, "dead-letter"),
     SessionJoin: (encode_join, decode_join, "session-join"),
 }

@@ -194,7 +194,7 @@ def test_lists_leave_out_what_is_held_unavailable_or_withdrawn(
             producer.send(topics.catalogue, None, key=b"fine")
 
         def nothing_left() -> bool:
-            publish(settings, [View(user_id="ann", item_id="fine", ts=now_ms())])
+            publish(settings, [View(user_id="ann", item_id="just bought", ts=now_ms())])
             return newest_lists(settings)["ann"].items == []
 
         wait_for("a list without the withdrawn item", nothing_left)

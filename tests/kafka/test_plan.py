@@ -1,9 +1,11 @@
 """What differs between the topics planned and the topics there, and what is said about it."""
 
 import pytest
+from confluent_kafka import TopicPartition
 
 from mmrec_stream.errors import UserError
 from mmrec_stream.kafka.admin import Cluster, TopicState
+from mmrec_stream.kafka.clients import open_consumer
 from mmrec_stream.kafka.plan import creatable, differences, ensure_topics, uneven
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import Topics, TopicSpec, changelog_topic, topic_plan
@@ -65,6 +67,19 @@ def test_uneven_topics_are_listed() -> None:
 def test_missing_topics_are_created_once(settings: Settings) -> None:
     assert sorted(ensure_topics(settings)) == sorted(spec.name for spec in topic_plan(settings))
     assert ensure_topics(settings) == []
+
+
+def test_a_changelog_that_is_gone_is_not_made_anew_when_its_group_has_read_on(settings: Settings) -> None:
+    clicks, changelog, cluster = Topics.of(settings).clicks, changelog_topic(settings), Cluster(settings)
+    cluster.create([spec for spec in topic_plan(settings) if spec.name != changelog])
+    consumer = open_consumer(settings, settings.app_id)
+    consumer.commit(offsets=[TopicPartition(clicks, 1, 42)], asynchronous=False)
+    consumer.close()
+    with pytest.raises(UserError, match=rf"changelog {changelog} is gone, and group \S+ has read {clicks}\[1\]"):
+        ensure_topics(settings)
+    assert changelog not in cluster.partitions()
+    another = settings.model_copy(update={"app_id": f"{settings.app_id}-new"})
+    assert ensure_topics(another) == [changelog_topic(another)]
 
 
 def test_nothing_is_created_beside_topics_that_have_other_partitions(settings: Settings) -> None:

@@ -14,6 +14,7 @@ from mmrec_stream.profiles import record as profile
 from mmrec_stream.profiles.columns import columns_of
 from mmrec_stream.profiles.fold import fold
 from mmrec_stream.ranking.features import Labels, features_of
+from mmrec_stream.ranking.repeats import Repeats
 from mmrec_stream.ranking.scorer import Scorer
 from model_export.rounds import release_split
 from model_export.social import MOST_FOLLOWED, Social
@@ -102,7 +103,7 @@ def test_a_followed_brand_draws_its_products_in_the_exported_ranker() -> None:
         sources: list[Sequence[BehaviourEvent]] = [views, follows]
         for source, events in enumerate(sources, start=1):
             fold(records, rows[: len(events)], columns_of(events, rows.tolist()), source=source)
-        inputs = features_of(records, scorer.table, *labels, now_ms=NOW, repurchase_s=0.0, max_history=20)[0]
+        inputs = features_of(records, scorer.table, *labels, now_ms=NOW, repeats=Repeats(0.0, 0.0), max_history=20)[0]
         lists = scorer.run(inputs, len(scorer.table))
         return float((lists.scores * (lists.rows % 6 == int(brand[1:]))).sum(axis=1).mean())
 

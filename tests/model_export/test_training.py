@@ -12,6 +12,7 @@ from mmrec_stream.contracts.behaviour import EventType
 from mmrec_stream.data.dataset import Dataset, Interactions
 from mmrec_stream.data.splits import leave_one_out
 from mmrec_stream.errors import UserError
+from mmrec_stream.profiles.tastes import Tastes
 from model_export.associations import (
     AssociationSettings,
     BehaviourSources,
@@ -88,7 +89,8 @@ def _and_poorly_rated(log: Interactions) -> Interactions:
             (log.ratings, np.full(len(users), 2.0)),
         )
     ]
-    return Interactions.of(*columns)
+    users, items, times, types, ratings = columns
+    return Interactions.of(users, items, times, types, ratings)
 
 
 def test_long_histories_are_cut_without_losing_a_target() -> None:
@@ -180,6 +182,7 @@ def test_the_training_sees_the_user_as_the_stream_does() -> None:
             log.tastes[None, events],
             (log.times[None, events] // 1000).astype(np.float64),
             np.zeros((1, events.stop - events.start), dtype=np.int64),
+            log.rule.half_life_ms / 1000.0,
         )
         assert torch.allclose(trained_vector(model, piece), served[row], atol=2e-3), row
 
@@ -191,6 +194,14 @@ def trained_vector(model: TrainedModel, piece: Sequences) -> torch.Tensor:
         return states_of(model.ranker.users.eval(), piece, history, model.inputs.facts)[0, -1]
 
 
+def test_side_inputs_are_by_the_rule_of_the_log() -> None:
+    day, news = 86_400_000, Tastes.of("news")
+    types = np.array([EventType.PURCHASE, EventType.VIEW])
+    log = Interactions.of(np.zeros(2, dtype=int), np.arange(2), np.array([NOW, NOW + day]), types, rule=news)
+    weights, _, _ = side_inputs(training_sequences(log, 2, repeats=False), None)
+    assert np.allclose(weights[0, 1], [3.0 / 2.0, 0.5])
+
+
 def test_side_inputs_decay_and_look_back_only() -> None:
     week = 7 * 86_400.0
     piece = Sequences(
@@ -199,6 +210,7 @@ def test_side_inputs_decay_and_look_back_only() -> None:
         np.array([[1.0, 5.0, 0.0]], dtype=np.float32),
         np.array([[0.0, week, week]]),
         np.zeros((1, 3), dtype=np.int64),
+        week,
     )
     weights, bands, counts = side_inputs(piece, None)
     assert weights[0, 0].tolist() == [1.0, 0.0, 0.0]

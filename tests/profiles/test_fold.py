@@ -25,9 +25,10 @@ from mmrec_stream.contracts.behaviour import (
 )
 from mmrec_stream.contracts.identity import id_key, short_key, source_key
 from mmrec_stream.profiles.columns import columns_of
-from mmrec_stream.profiles.fold import AFFINITY_HALF_LIFE_MS, decay_to, fold, taste_weights
+from mmrec_stream.profiles.fold import decay_to, fold, taste_weights
 from mmrec_stream.profiles.record import HELD, RING, SOURCES, WINDOWS_MS
 from mmrec_stream.profiles.rows import ProfileRows
+from mmrec_stream.profiles.tastes import SHOP_TASTES
 from mmrec_stream.ranking.popularity import Popularity
 from tests.profiles.events import START_MS, events
 
@@ -184,7 +185,7 @@ def test_counts_halve_with_their_window() -> None:
 def test_affinities_are_the_same_in_whatever_order_events_arrive(hours: list[int]) -> None:
     batch = [view(f"item-{hour}", hour * 3600, category="light", brand="b", price=30.0) for hour in hours]
     record = record_of(folded(batch))
-    expected = sum(2.0 ** (-(700 - hour) * 3_600_000 / AFFINITY_HALF_LIFE_MS) for hour in hours)
+    expected = sum(2.0 ** (-(700 - hour) * 3_600_000 / SHOP_TASTES.half_life_ms) for hour in hours)
     assert record["category_keys"][0] == short_key("light")
     for weight in (record["category_weights"][0], record["brand_weights"][0], record["price_weights"].max()):
         assert weight == pytest.approx(expected, rel=1e-4)

@@ -14,6 +14,7 @@ from mmrec_stream.contracts.dead_letters import DeadLetter, decode_dead_letter
 from mmrec_stream.contracts.recommendations import RecommendationList, decode_list
 from mmrec_stream.ranking.popularity import Popularity
 from mmrec_stream.ranking.recommend import Recommender
+from mmrec_stream.ranking.repeats import Repeats
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import Topics
 from streams.lists import Lists
@@ -81,13 +82,15 @@ class Bench:
 
     def __post_init__(self) -> None:
         catalogue, popularity = Catalogue(), Popularity()
-        self.recommender = Recommender(catalogue, popularity, list_size=5, repurchase_s=1e6)
+        self.recommender = Recommender(catalogue, popularity, list_size=5, repeats=Repeats())
         outbox = cast("Any", self.outbox)
         self.entitled = True
         self.lists = Lists(
             SETTINGS, TOPICS.recommendations, self.recommender, outbox, self.metrics, lambda: self.entitled
         )
-        self.pipeline = Pipeline(SETTINGS, catalogue, popularity, self.lists, outbox, self.metrics)
+        self.pipeline = Pipeline(
+            SETTINGS, catalogue, popularity, self.lists, outbox, self.metrics, lambda columns, fresh: None
+        )
         self.owner = own(self.changelog, self.ends)
 
     async def chunk(

@@ -20,12 +20,13 @@ class KeptChangelog:
 
     def open(self) -> None: ...
 
-    def write(self, keys: Sequence[str], values: Sequence[bytes | None]) -> None:
+    def write(self, keys: Sequence[str], values: Sequence[bytes | None]) -> int:
         if self.closed:
             raise WriterClosedError
         if self.lost:
             raise ChangelogLostError("a newer owner")
         self.rows += zip(keys, values, strict=True)
+        return len(self.rows)
 
     def close(self) -> None:
         self.closed = True

@@ -22,6 +22,7 @@ from streams.assignment import Assignment
 from streams.changelog import ChangelogWriter
 from streams.metrics import Metrics
 from streams.ownership import Ownership, State
+from streams.standbys import Standbys
 from tests.streams.test_restoring import counts, write
 
 
@@ -29,6 +30,7 @@ class GivenClient:
     """What the group has committed, and what is fetched."""
 
     member = "me"
+    leaving = False
 
     def __init__(self) -> None:
         self.committed: dict[TP, int | None] = {}
@@ -62,6 +64,7 @@ class Group:
         self.metrics = Metrics()
         self.failures: list[str] = []
         self.client = GivenClient()
+        self.standbys = Standbys(settings, changelog_topic(settings))
         self.assignment = Assignment(
             settings,
             self.topics,
@@ -69,6 +72,7 @@ class Group:
             Catalogue(),
             Popularity(),
             self.metrics,
+            self.standbys,
             self.failures.append,
         )
         self.assignment.attach(cast("Any", self.client))

@@ -16,6 +16,7 @@ from mmrec_stream.kafka.admin import Cluster
 from mmrec_stream.kafka.clients import BatchProducer
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import Topics, topic_plan
+from streams import group as module
 from streams.chunks import Chunk
 from streams.group import GROUP_FATAL, GroupClient, GroupError
 from streams.ownership import Ownership
@@ -409,7 +410,8 @@ def answer(code: int) -> Any:
 async def lonely() -> AsyncIterator[GroupClient]:
     client = GroupClient(SETTINGS, "classic", Holder())
     yield client
-    await client.leave()
+    if not client.leaving:
+        await client.leave()
 
 
 @pytest.mark.parametrize("code", sorted(GROUP_FATAL))
@@ -422,3 +424,33 @@ async def test_an_answer_that_passes_ends_nothing(lonely: GroupClient, caplog: p
     for code in (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._TRANSPORT):
         assert lonely._faulty(answer(code))
     assert "what the broker says" not in caplog.text
+
+
+async def test_nothing_is_asked_of_a_client_that_has_left(lonely: GroupClient) -> None:
+    await lonely.leave()
+    lonely.pause({TP("clicks", 0)})
+    lonely.resume({TP("clicks", 0)})
+    assert not await lonely.commit({TP("clicks", 0): 1})
+    assert not await lonely.reachable()
+    assert lonely.member == ""
+
+
+async def test_a_client_leaves_when_what_it_was_asked_is_answered(
+    lonely: GroupClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ANSWER_S", 0.3)
+    asked = [asyncio.create_task(lonely.reachable()) for _ in range(3)]
+    await asyncio.sleep(0)
+    await lonely.leave()
+    assert await asyncio.gather(*asked) == [False] * 3
+
+
+async def test_a_place_without_records_is_mended_later_when_the_broker_is_away(
+    lonely: GroupClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ANSWER_S", 0.1)
+    place = TP("clicks", 0)
+    lonely._owners[place] = owner_of(0, {"clicks": 7})
+    lonely._astray.add(place)
+    assert await lonely.fetch(0.01) == []
+    assert lonely._astray == {place}

@@ -385,6 +385,46 @@ async def test_an_undelivered_list_of_one_put_off_is_made_again(
     assert bench.finished() == last + 1
 
 
+async def test_a_list_that_fails_while_its_user_is_put_off_and_in_line_again_holds_no_chunk_back(
+    bench: Bench, catching_up: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RETRY_S", 0.05)
+    await bench.chunk(view("ann"))
+    await bench.until(lambda: len(bench.outbox.published) == 1)
+    last = await bench.old_chunk(view("ann", "rug"))
+    await bench.write()
+    bench.entitled = False  # nobody is taken out of the line
+    catching_up()
+    await bench.turns()
+    bench.lists._release()
+    bench.outbox.confirm(delivered=False)
+    bench.entitled = True
+    await bench.until(lambda: len(bench.outbox.published) == 2)
+    assert bench.outbox.causes[1] == ("ann", TOPICS.clicks, last)
+    bench.outbox.confirm()
+    assert bench.finished() == last + 1
+    await bench.turns()
+    assert len(bench.outbox.published) == 2
+
+
+async def test_a_list_in_line_since_before_its_user_was_put_off_is_made_for_what_came_then(
+    bench: Bench, catching_up: Any
+) -> None:
+    bench.entitled = False
+    await bench.chunk(view("ann"))
+    last = await bench.old_chunk(view("ann", "rug"))
+    await bench.write()
+    catching_up()
+    await bench.turns()
+    bench.lists._release()
+    assert bench.lists.late == 0
+    bench.entitled = True
+    await bench.until(lambda: len(bench.outbox.published) == 1)
+    assert bench.outbox.causes == [("ann", TOPICS.clicks, last)]
+    bench.outbox.confirm()
+    assert bench.finished() == last + 1
+
+
 async def test_a_forgotten_user_has_no_list_any_more_and_the_chunk_waits_for_that(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,6 +38,18 @@ class HeldRows(PartitionRows):
         return super().take(offsets, keys, values)
 
 
+class FartherRows(PartitionRows):
+    """Rows that know more than their changelog, which was made anew and is read from its beginning."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.advance(1_000)
+
+    @property
+    def position(self) -> int:
+        return 0
+
+
 @pytest.fixture
 async def restorer(settings: Settings, topics: Any) -> AsyncIterator[Restorer]:
     restorer = Restorer(settings, changelog_topic(settings), Metrics())
@@ -165,6 +177,19 @@ async def test_rows_that_were_not_committed_are_not_restored(kafka_settings: Set
     await restorer.restore(owner)
     await asyncio.to_thread(restorer.close)
     assert counts(owner) == {"ann": 2, "bob": 2}
+
+
+async def test_a_changelog_that_ends_before_what_was_read_of_it_is_told_and_stops_no_other_restore(
+    restorer: Restorer, settings: Settings
+) -> None:
+    await asyncio.to_thread(write, settings, 1, USERS[:5], 1)
+    await asyncio.to_thread(write, settings, 2, USERS[5:9], 1)
+    farther = owner_of(1)
+    farther.table = FartherRows()
+    async with asyncio.timeout(30):
+        with pytest.raises(ValueError, match="is known already"):
+            await restorer.restore(farther)
+        assert (await restorer.restore(owner_of(2))).rows == 4
 
 
 async def test_a_restorer_that_is_closed_leaves_nobody_waiting(settings: Settings, topics: Any) -> None:

@@ -1,0 +1,387 @@
+"""A rule set, ready for use: what each product is allowed and worth, and lists chosen by it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from cel_expr_python import cel
+from numpy.typing import NDArray
+
+from mmrec_stream.catalogue.columns import NOBODY_KNOWS, ProductColumns
+from mmrec_stream.contracts.identity import id_key, id_keys
+from mmrec_stream.contracts.rules import RuleSet
+from mmrec_stream.policies.choosing import choose
+from mmrec_stream.policies.expressions import ExpressionError, Program, Value, compile_expression
+
+FALLBACK = "fallback"
+"""Follows the rules' name in a list's policy where filters gave way, as nothing was left."""
+
+POOL = 200
+"""Candidates that boosts, caps, diversity and filters by user choose from: ten times a list of 20. A boost lifts what
+is among them; more cost scoring and choosing in proportion."""
+
+SURFACES = ("home", "product", "cart")
+"""Those of which what is allowed is kept at hand; of others it is put together when asked."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with a rule set, and where."""
+
+    place: str
+    """As `filters[2] summer: exclude`."""
+    message: str
+    line: int = 1
+    column: int = 1
+    """Within the expression, from 1."""
+    source: str = ""
+
+    def __str__(self) -> str:
+        if not self.source:
+            return f"{self.place}: {self.message}"
+        lines = self.source.splitlines() or [""]
+        shown = lines[min(self.line, len(lines)) - 1]
+        return f"{self.place}, line {self.line}, column {self.column}: {self.message}\n  {shown}\n  " + (
+            " " * (self.column - 1) + "^"
+        )
+
+
+class RulesError(ValueError):
+    """A rule set that cannot be used."""
+
+    def __init__(self, faults: list[Fault]) -> None:
+        super().__init__("\n".join(map(str, faults)))
+        self.faults = faults
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """Who gets a list, and where."""
+
+    surface: str = "home"
+    user_id: str = ""
+    events: int = 0
+
+    def values(self) -> dict[str, object]:
+        """As variables of expressions."""
+        return {
+            "context.surface": self.surface,
+            "user.id": self.user_id,
+            "user.events": self.events,
+            "user.share": id_key(self.user_id) / 2**64,
+        }
+
+
+class Choice(NamedTuple):
+    """One place that rules chose."""
+
+    candidate: int
+    """Place among the candidates; −1 for a pinned product that is none of them."""
+    score: float
+    rule: str = ""
+    """What put it here, where a rule did."""
+    item_id: str = ""
+    """Of a pinned product."""
+
+
+@dataclass
+class _Rule:
+    """A filter or boost, compiled; `parts` are the values for all products of what reads the product alone."""
+
+    id: str
+    surfaces: frozenset[str]
+    when: Program
+    negated: bool = False
+    required: bool = False
+    by: Program | None = None
+    number: int = -1
+    """Of a boost, among the boosts."""
+    when_parts: tuple[Value, ...] = ()
+    by_parts: tuple[Value, ...] = ()
+
+    @property
+    def static(self) -> bool:
+        return self.when.static and (self.by is None or self.by.static)
+
+    def on(self, surface: str) -> bool:
+        return not self.surfaces or surface in self.surfaces
+
+
+class _Weights(NamedTuple):
+    """What boosts do to products, all (n,)."""
+
+    factor: NDArray[np.float64]
+    most: NDArray[np.float64]
+    """The largest single factor."""
+    lifted: NDArray[np.int16]
+    """The boost that has it; −1 where none lifts."""
+
+
+class Policy:
+    """Rules over a catalogue. `refresh` brings it up to date; `choose` and `allowed` may run on another thread."""
+
+    def __init__(self, rules: RuleSet) -> None:
+        """Compile.
+
+        Raises:
+            RulesError: with every fault that was found.
+        """
+        self.rules = rules
+        faults: list[Fault] = []
+
+        def compiled(place: str, source: str, kind: cel.Type) -> Program | None:
+            try:
+                return compile_expression(source, kind)
+            except ExpressionError as error:
+                faults.append(Fault(place, str(error), error.line, error.column, source))
+                return None
+
+        names = [*(r.id for r in rules.filters), *(r.id for r in rules.boosts), *(r.id for r in rules.pins)]
+        faults += [Fault(name, "two rules have this id") for name in sorted({n for n in names if names.count(n) > 1})]
+        self._filters: list[_Rule] = []
+        self._boosts: list[_Rule] = []
+        for number, one in enumerate(rules.filters):
+            field, source = ("only", one.only) if one.only is not None else ("exclude", one.exclude or "")
+            when = compiled(f"filters[{number}] {one.id}: {field}", source, cel.Type.BOOL)
+            if when is not None:
+                surfaces = frozenset(one.surfaces)
+                self._filters.append(_Rule(one.id, surfaces, when, field == "exclude", one.required))
+        for number, boost in enumerate(rules.boosts):
+            place = f"boosts[{number}] {boost.id}"
+            when = compiled(f"{place}: when", boost.when, cel.Type.BOOL)
+            by = compiled(f"{place}: by", boost.by, cel.Type.DOUBLE)
+            if when is not None and by is not None:
+                self._boosts.append(_Rule(boost.id, frozenset(boost.surfaces), when, by=by, number=len(self._boosts)))
+        if faults:
+            raise RulesError(faults)
+        self._banned = id_keys(rules.banned)
+        self._allowed: dict[tuple[str, bool], NDArray[np.bool_]] = {}
+        self._columns = ProductColumns()
+        self._weights: dict[str, _Weights] = {}
+        self._by_user = [rule for rule in self._filters if not rule.static]
+        self._boosts_by_user = [rule for rule in self._boosts if not rule.static]
+        self.refresh(self._columns)
+
+    @property
+    def name(self) -> str:
+        """What lists say that they obey."""
+        return self.rules.name
+
+    @property
+    def chooses(self) -> bool:
+        """Whether lists have to be chosen from more candidates than they have places."""
+        r = self.rules
+        return bool(self._boosts or self._by_user or r.pins or r.max_per_category or r.max_per_brand or r.diversity)
+
+    def refresh(self, columns: ProductColumns, rows: NDArray[np.int64] | None = None) -> None:
+        """Take over what the catalogue says: of all products, or of the rows that changed."""
+        if rows is None or columns is not self._columns or len(columns) > len(self._allowed["home", False]):
+            self._columns, rows = columns, None
+        part = slice(0, len(columns.arrays["id"])) if rows is None else rows
+        values = {f"item.{name}": array[part] for name, array in columns.arrays.items()}
+        for rule in (*self._filters, *self._boosts):
+            rule.when_parts = _merged(rule.when_parts, rule.when.of_products(values), rows)
+            if rule.by is not None:
+                rule.by_parts = _merged(rule.by_parts, rule.by.of_products(values), rows)
+        self._allowed = {
+            (surface, required): self._together(surface, required) for surface in SURFACES for required in (False, True)
+        }
+        static = [rule for rule in self._boosts if rule.static]
+        everything = np.arange(self._width)
+        self._weights = {surface: self._weighed(static, Viewer(surface), everything, None) for surface in SURFACES}
+
+    @property
+    def _width(self) -> int:
+        """Rows of the columns' arrays, reserved ones included."""
+        return len(self._columns.arrays["id"])
+
+    def allowed(self, surface: str, keys: NDArray[np.uint64], *, required: bool = False) -> NDArray[np.bool_]:
+        """Whether filters that read the product alone, and bans, let each product through; the shape of `keys`.
+
+        Args:
+            surface: where.
+            keys: of items (`id_key`), (n,).
+            required: by filters alone that never give way.
+        """
+        known = self._allowed.get((surface, required))
+        rows = self._columns.rows(keys)
+        found: NDArray[np.bool_] = (self._together(surface, required) if known is None else known)[rows]
+        if len(self._banned):
+            found &= (rows != NOBODY_KNOWS) | ~np.isin(keys, self._banned)
+        return found
+
+    def passes(self, viewer: Viewer, keys: NDArray[np.uint64], *, required: bool = False) -> NDArray[np.bool_]:
+        """Whether all filters let each product through for a viewer; the shape of `keys`, which is (n,)."""
+        ok = self.allowed(viewer.surface, keys, required=required)
+        if not self._by_user:
+            return ok
+        rows = self._columns.rows(keys)
+        values = None
+        for rule in self._by_user:
+            if rule.on(viewer.surface) and (rule.required or not required):
+                values = values or viewer.values()
+                ok = ok & (_holds(rule.when, rule.when_parts, rows, values) != rule.negated)
+        return ok
+
+    def factors(self, viewer: Viewer, rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int16]]:
+        """What scores are multiplied by, and the number of the boost that lifts each product most, −1 for none.
+
+        Args:
+            viewer: who and where.
+            rows: of the columns, (n,).
+
+        Returns:
+            Both (n,).
+        """
+        known = self._weights.get(viewer.surface)
+        if known is None:
+            known = self._weighed([rule for rule in self._boosts if rule.static], viewer, np.arange(self._width), None)
+        fixed = _Weights(known.factor[rows], known.most[rows], known.lifted[rows])
+        if not self._boosts_by_user:
+            return fixed.factor, fixed.lifted
+        weights = self._weighed(self._boosts_by_user, viewer, rows, fixed)
+        return weights.factor, weights.lifted
+
+    def _weighed(
+        self, boosts: list[_Rule], viewer: Viewer, rows: NDArray[np.int64], fixed: "_Weights | None"
+    ) -> "_Weights":
+        if fixed is None:
+            fixed = _Weights(np.ones(len(rows)), np.ones(len(rows)), np.full(len(rows), -1, dtype=np.int16))
+        factor, most, lifted = fixed
+        values = viewer.values()
+        for rule in boosts:
+            if rule.by is None or not rule.on(viewer.surface):
+                continue
+            holds = _holds(rule.when, rule.when_parts, rows, values)
+            by = rule.by.result([_at(part, rows) for part in rule.by_parts], values)
+            if by.error is not False:
+                holds = holds & ~by.error
+            here = np.where(holds, np.maximum(by.value, 0.0), 1.0)
+            factor = factor * here
+            lifted = np.where(here > most, np.int16(rule.number), lifted)
+            most = np.maximum(most, here)
+        return _Weights(factor, most, lifted)
+
+    def choose(
+        self,
+        viewer: Viewer,
+        keys: NDArray[np.uint64],
+        scores: NDArray[np.float32],
+        k: int,
+        vectors: NDArray[np.float32] | None = None,
+        held: frozenset[int] = frozenset(),
+    ) -> list[Choice]:
+        """A list of up to `k` of the candidates.
+
+        Args:
+            viewer: who and where.
+            keys: of items (`id_key`), (candidates,).
+            scores: (candidates,), in descending order; those not above 0 are no candidates.
+            k: places.
+            vectors: (candidates, d), for diversity.
+            held: keys of items that no list of this user has, pinned or not.
+        """
+        places = np.flatnonzero(self.passes(viewer, keys) & (scores > 0))
+        rows = self._columns.rows(keys)
+        factor, lifted = self.factors(viewer, rows[places]) if self._boosts else (np.ones(len(places)), None)
+        worth = scores[places] * factor.astype(np.float32)
+        if self._boosts:
+            order = np.argsort(-worth, kind="stable")
+            order = order[worth[order] > 0]
+        else:
+            order = np.arange(len(places))
+        rules = self.rules
+        if rules.max_per_category or rules.max_per_brand or (rules.diversity and vectors is not None):
+            best, arrays = places[order], self._columns.arrays
+            blank = np.zeros((len(best), 0), dtype=np.float32)
+            picked = choose(
+                worth[order],
+                blank if vectors is None or not rules.diversity else vectors[best],
+                arrays["category_code"][rows[best]],
+                arrays["brand_code"][rows[best]],
+                k,
+                per_category=rules.max_per_category,
+                per_brand=rules.max_per_brand,
+                diversity=rules.diversity if vectors is not None else 0.0,
+            )
+            order = order[picked]
+        order = order[:k]
+        by = [-1] * len(order) if lifted is None else lifted[order].tolist()
+        chosen = [
+            Choice(place, score, self._boosts[number].id if number >= 0 else "")
+            for number, place, score in zip(by, places[order].tolist(), worth[order].tolist(), strict=True)
+        ]
+        return self._pinned(viewer, keys, chosen, k, held) if rules.pins else chosen
+
+    def _pinned(
+        self, viewer: Viewer, keys: NDArray[np.uint64], chosen: list[Choice], k: int, held: frozenset[int]
+    ) -> list[Choice]:
+        for pin in sorted(self.rules.pins, key=lambda pin: pin.position):
+            key = id_key(pin.item_id)
+            if (pin.surfaces and viewer.surface not in pin.surfaces) or key in held:
+                continue
+            if not self.passes(viewer, np.array([key], dtype=np.uint64))[0]:
+                continue
+            own = next((one for one in chosen if one.candidate >= 0 and keys[one.candidate] == key), None)
+            if own is not None:
+                chosen.remove(own)
+            fixed = Choice(own.candidate if own else -1, own.score if own else 0.0, pin.id, pin.item_id)
+            chosen.insert(min(pin.position, len(chosen), k - 1), fixed)
+        return chosen[:k]
+
+    def emptied(self, columns: ProductColumns) -> list[tuple[str, int, list[str]]]:
+        """What each filter that reads the product alone takes out: its id, how many products, and the first ids."""
+        self.refresh(columns)
+        everything = np.arange(1, len(columns))
+        found = []
+        for rule in self._filters:
+            if rule.static:
+                out = everything[_holds(rule.when, rule.when_parts, everything, {}) == rule.negated]
+                found.append((rule.id, len(out), columns.arrays["id"][out[:5]].tolist()))
+        return found
+
+    def _together(self, surface: str, required: bool) -> NDArray[np.bool_]:
+        everything = np.arange(self._width)
+        allowed = np.ones(len(everything), dtype=bool)
+        for rule in self._filters:
+            if rule.static and rule.on(surface) and (rule.required or not required):
+                allowed &= _holds(rule.when, rule.when_parts, everything, {}) != rule.negated
+        if len(self._banned):
+            banned = self._columns.rows(self._banned)
+            allowed[banned[banned > 0]] = False
+        return allowed
+
+
+def _holds(
+    program: Program, parts: tuple[Value, ...], rows: NDArray[np.int64], values: Mapping[str, object]
+) -> NDArray[np.bool_]:
+    """Where an expression is true; not where it has no value."""
+    found = program.result([_at(part, rows) for part in parts], values)
+    holds: NDArray[np.bool_] = np.broadcast_to(np.logical_and(found.value, np.logical_not(found.error)), rows.shape)
+    return holds
+
+
+def _at(value: Value, rows: NDArray[np.int64]) -> Value:
+    return Value(
+        value.value[rows] if isinstance(value.value, np.ndarray) else value.value,
+        value.error[rows] if isinstance(value.error, np.ndarray) else value.error,
+    )
+
+
+def _merged(old: tuple[Value, ...], new: list[Value], rows: NDArray[np.int64] | None) -> tuple[Value, ...]:
+    """The values of all products with those of some rows replaced; in copies, as others may be reading."""
+    if rows is None:
+        return tuple(new)
+    return tuple(
+        Value(_replaced(before.value, after.value, rows), _replaced(before.error, after.error, rows))
+        for before, after in zip(old, new, strict=True)
+    )
+
+
+def _replaced(before: Any, after: Any, rows: NDArray[np.int64]) -> Any:
+    if not isinstance(before, np.ndarray):
+        return before
+    changed = before.copy()
+    changed[rows] = after
+    return changed
