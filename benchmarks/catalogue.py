@@ -1,14 +1,16 @@
-"""How soon what sells out is gone: a worker under load, and a worker's tables of a million products."""
+"""How soon what sells out is gone from lists, and what a million products cost a worker."""
 
-import resource
 import tempfile
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import psutil
 import typer
 from confluent_kafka import Consumer, Producer, TopicPartition
 
@@ -21,9 +23,8 @@ from benchmarks.results import Report, Target, console
 from benchmarks.serving import announce
 from benchmarks.workload import PARTITIONS, create_topics, worker_env
 from mmrec_stream.contracts.catalogue import CatalogueItem, encode_item
+from mmrec_stream.contracts.identity import partition_of
 from mmrec_stream.contracts.recommendations import decode_list
-from mmrec_stream.ranking.scorer import Scorer
-from mmrec_stream.ranking.types import blank_features
 from mmrec_stream.settings import load_settings
 from mmrec_stream.topics import Topics
 
@@ -31,6 +32,15 @@ PREFIX = "cat."
 USERS = 5_000
 CHANGES = 100
 """Products that sell out a second."""
+
+EVENTS = 200
+"""Behaviour events a second beside updates: half of what one core scores of a million products."""
+
+UPDATES = 1_000
+"""Prices that change a second."""
+
+SMALL = 10_000
+"""Products that the million is held against."""
 
 PATIENCE_S = 10.0
 """How long lists are awaited after the last change."""
@@ -42,7 +52,8 @@ def command(
     """Seconds until a product that sells out is in no active user's list; what a million products cost a worker."""
     report = Report("catalogue", quick=quick, users=USERS, changes_per_s=CHANGES)
     with tempfile.TemporaryDirectory(prefix="mmrec-bench-") as folder:
-        _tables(report, Path(folder), 100_000 if quick else 1_000_000, 5.0 if quick else 20.0)
+        for count in (SMALL, 100_000 if quick else 1_000_000):
+            _worker(report, Path(folder), count, 5.0 if quick else 20.0)
         dropped = _sold_out(report, Path(folder), 5.0 if quick else 20.0)
     report.plot("sold-out", lambda axes: _draw(axes, dropped))
     report.close()
@@ -59,6 +70,8 @@ class _Watch(threading.Thread):
         self._consumer.assign([TopicPartition(topic, partition, 0) for partition in range(PARTITIONS)])
         self.seen: dict[str, list[tuple[float, frozenset[str]]]] = defaultdict(list)
         self.remade = 0
+        self.waits: list[float] = []
+        """ms from an event in the log to its list."""
         self._ended = threading.Event()
 
     def run(self) -> None:
@@ -69,6 +82,8 @@ class _Watch(threading.Thread):
                 if message.error() is None:
                     one = decode_list(message.value())
                     self.remade += one.revision > 0
+                    if one.revision == 0:
+                        self.waits.append(one.times.published - one.times.appended)
                     self.seen[one.user_id].append((time.time(), frozenset(item.item_id for item in one.items)))
         self._consumer.close()
 
@@ -133,62 +148,72 @@ def _sold_out(report: Report, folder: Path, seconds: float) -> list[float]:
     return dropped
 
 
-def _tables(report: Report, folder: Path, count: int, seconds: float) -> None:
-    """A scorer of `count` products: start, memory, and lists while 1,000 updates a second come."""
-    with console.status(f"exporting a release of {count:,} products"):
-        release = write_synthetic_release(folder / "large", count)
-    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    scorer = Scorer.load(release, provider="cpu", threads=1)
-    scorer.retrieve("exact")
-    report.add("start", f"{count:,} products", time.perf_counter() - began, "s")
-    memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    report.add("memory above the export's peak", f"{count:,} products", memory, "MB")
-    items = [CatalogueItem(item_id=item_id(row), title="a lamp", price=9.9) for row in range(0, count, count // 5_000)]
-    for start in range(0, len(items), 256):
-        scorer.add_items(items[start : start + 256])
-    users = blank_features(32, scorer.max_history)
-    alone = _runs(scorer, users, seconds / 2)
-    stop, took = threading.Event(), []
-
-    def update() -> None:
-        number, began = 0, time.perf_counter()
-        while not stop.is_set():
-            due = int((time.perf_counter() - began) * 1_000) - number
-            some = [
-                CatalogueItem(item_id=items[place % len(items)].item_id, title="a lamp", price=9.9, stock=place % 2)
-                for place in range(number, number + min(due, 512))
-            ]
-            if some:
-                at = time.perf_counter()
-                scorer.add_items(some)
-                took.append((time.perf_counter() - at) / len(some))
-                number += len(some)
-            time.sleep(0.01)
-
-    thread = threading.Thread(target=update)
-    thread.start()
-    beside = _runs(scorer, users, seconds)
-    stop.set()
-    thread.join()
-    report.add("run of 32 users, nothing changes", f"{count:,} products", alone, "ms")
-    report.add("run of 32 users, 1,000 updates/s", f"{count:,} products", beside, "ms")
-    report.add("an update", f"{count:,} products", 1e6 * float(np.median(took)), "µs")
-    added = []
-    for number in range(20):
-        at = time.perf_counter()
-        scorer.add_items([CatalogueItem(item_id=f"new-{number}", title="a lamp", price=3.0)])
-        scorer.run(users, 20)
-        added.append(1000 * (time.perf_counter() - at))
-    report.add("a product more, until lists may have it", f"{count:,} products", added, "ms")
+def _worker(report: Report, folder: Path, count: int, seconds: float) -> None:
+    """A worker of `count` products: start, memory, and lists with and without 1,000 updates a second."""
+    name, prefix, app = f"{count:,} products", f"n{count}.", f"catalogue-{count}"
+    with console.status(f"exporting a release of {name}"):
+        release = write_synthetic_release(folder / f"of-{count}", count)
+    with running_broker() as broker:
+        cluster = Cluster(broker.bootstrap)
+        topics = Topics.of(load_settings(prefix=prefix))
+        create_topics(cluster, prefix=prefix, app_id=app)
+        announce(broker, prefix, release)
+        places = cluster.partitions(topics.catalogue)
+        with console.status(f"publishing {name}"):
+            cluster.load(topics.catalogue, (_product(row, places) for row in range(count)))
+        producer = Producer({"bootstrap.servers": broker.bootstrap, "linger.ms": 0, "log_level": 0})
+        began = time.perf_counter()
+        with running(mmrec("worker"), env=worker_env(broker, prefix=prefix, app_id=app, data_dir=folder)) as worker:
+            worker.logged("ready: partitions", timeout=600)
+            report.add("start", name, time.perf_counter() - began, "s")
+            resident = psutil.Process(worker.process.pid).memory_info().rss / 2**20
+            report.add("resident memory", name, resident, "MiB")
+            watch = _Watch(broker.bootstrap, topics.recommendations)
+            watch.start()
+            shoppers = events.messages(10_000_000, users=USERS, items=count, first_ms=int(time.time() * 1000))
+            _pace(producer, topics, shoppers, seconds / 2, 0, count, places)  # everybody's first list
+            used = []
+            for case, updates in (("nothing changes", 0), (f"{UPDATES:,} updates/s", UPDATES)):
+                watch.waits.clear()
+                before = worker.processor_s()
+                _pace(producer, topics, shoppers, seconds, updates, count, places)
+                time.sleep(1)
+                used.append(worker.processor_s() - before)
+                report.add(f"event to list, p50, {case}", name, float(np.percentile(watch.waits, 50)), "ms")
+                report.add(f"event to list, p99, {case}", name, float(np.percentile(watch.waits, 99)), "ms")
+            report.add("an update", name, 1e6 * (used[1] - used[0]) / (UPDATES * seconds), "µs of processor time")
+            watch.end()
 
 
-def _runs(scorer: Scorer, users: Any, seconds: float) -> list[float]:
-    times, end = [], time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        at = time.perf_counter()
-        scorer.run(users, 20)
-        times.append(1000 * (time.perf_counter() - at))
-    return times
+def _product(row: int, partitions: int, price: float = 9.9) -> events.Message:
+    item = CatalogueItem(item_id=item_id(row), title="a lamp", category=events.CATEGORIES[row % 20], price=price)
+    key = item.item_id.encode()
+    return events.Message(partition_of(key, partitions), key, encode_item(item))
+
+
+def _pace(
+    producer: Producer,
+    topics: Topics,
+    shoppers: Iterator[events.Message],
+    seconds: float,
+    updates: int,
+    count: int,
+    places: int,
+) -> None:
+    """`EVENTS` events and `updates` changed prices a second."""
+    random = np.random.default_rng(1)
+    began = time.monotonic()
+    steps = int(seconds * 100)
+    for step in range(steps):
+        while time.monotonic() < began + step / 100:
+            time.sleep(0.001)
+        for message in islice(shoppers, EVENTS // 100):
+            producer.produce(topics.clicks, message.value, message.key, message.partition)
+        for row in random.integers(0, count, updates // 100).tolist():
+            message = _product(row, places, price=5.0 + step % 7)
+            producer.produce(topics.catalogue, message.value, message.key, message.partition)
+        producer.poll(0)
+    producer.flush()
 
 
 def _draw(axes: Any, dropped: list[float]) -> None:
