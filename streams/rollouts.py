@@ -12,17 +12,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from queue import Empty, Full, Queue
+from typing import Literal
 
 import msgspec
 import numpy as np
 from confluent_kafka import Message
 from numpy.typing import NDArray
 
-from mmrec_stream.contracts.acceptance import UNREADABLE
 from mmrec_stream.contracts.behaviour import EventType
 from mmrec_stream.contracts.identity import id_keys
-from mmrec_stream.contracts.releases import ReleaseAnnouncement, decode_release
-from mmrec_stream.contracts.rollouts import CountsRecord, StageRecord, decode_rollout, encode_rollout
+from mmrec_stream.contracts.releases import ReleaseAnnouncement
+from mmrec_stream.contracts.rollouts import CountsRecord, StageRecord, encode_rollout
 from mmrec_stream.errors import UserError
 from mmrec_stream.kafka.clients import BatchProducer
 from mmrec_stream.processes import give_back_memory
@@ -188,34 +188,20 @@ class Rollouts:
                 trying.tally.add(name, len(first), int((~theirs).sum()))
 
     def _on_releases(self, messages: Sequence[Message]) -> None:
-        for message in messages:
-            if (value := message.value()) is None:
-                self._fold(rollout.taken_out, (message.key() or b"").decode(errors="replace"))
-                continue
-            try:
-                told = decode_release(value)
-            except UNREADABLE as error:
-                log.warning("%s@%d: no release announcement: %s", message.topic(), message.offset(), error)
-                continue
-            self._fold(rollout.announce, told, message.timestamp()[1], message.offset())
+        self._fold("releases", messages)
         self._news.set()
 
     def _on_rollouts(self, messages: Sequence[Message]) -> None:
-        for message in messages:
-            if (value := message.value()) is None:
-                continue
-            try:
-                told = decode_rollout(value)
-            except UNREADABLE as error:
-                log.warning("%s@%d: no record of a rollout: %s", message.topic(), message.offset(), error)
-                continue
-            self._fold(rollout.record, told)
-            if isinstance(told, StageRecord):
-                self._news.set()
+        before = self._state.stages
+        self._fold("rollouts", messages)
+        if self._state.stages is not before:
+            self._news.set()
 
-    def _fold(self, change: Callable[..., State], *told: object) -> None:
+    def _fold(self, topic: Literal["releases", "rollouts"], messages: Sequence[Message]) -> None:
         with self._folding:
-            self._state = change(self._state, *told)
+            self._state, bad = rollout.fold(self._state, topic, messages)
+        for fault in bad:
+            log.warning("%s", fault)
 
     def _run(self) -> None:
         with contextlib.closing(_Teller(self._settings, self._topic)) as teller:

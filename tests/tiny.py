@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.data.dataset import Dataset, Interactions, from_events
@@ -25,7 +26,7 @@ from model_export.config import ModelConfig
 from model_export.export import Arrays, serialize
 from model_export.hybrid import TrainedModel
 from model_export.ranker import BUCKETS
-from model_export.release import build_release, golden_outputs, npz_bytes
+from model_export.release import build_release, golden_outputs, npy_bytes, npz_bytes
 from model_export.rounds import release_split
 from model_export.training import fit
 
@@ -54,6 +55,18 @@ def tiny_model() -> TrainedModel:
 def tiny_release() -> Path:
     """`tiny_model` as a release. Only for reading: copy it before you change it."""
     return build_release(tiny_model(), _scratch(), NOW, "tiny-1")
+
+
+def tiny_variant(store: Path, version: str, ids: list[str] | None = None, **arrays: NDArray[np.generic]) -> Path:
+    """The tiny release in `store` under another name, with other arrays by their files' names: whole by every hash."""
+    known = load_release(tiny_release())
+    files = {name: (known.path / name).read_bytes() for name in folder.FILES}
+    files |= {f"{name}.npy": npy_bytes(array) for name, array in arrays.items()}
+    if ids is not None:
+        files[folder.ITEMS] = msgspec.json.encode(ids)
+    path = store / version
+    write_release(path, files, msgspec.structs.replace(known.manifest, version=version))
+    return path
 
 
 @cache

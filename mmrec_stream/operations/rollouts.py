@@ -27,22 +27,9 @@ def read_state(settings: Settings) -> State:
     Raises:
         UserError: no broker answers, or a topic does not exist.
     """
-    topics, state = Topics.of(settings), rollout.EMPTY
-    for message in read(settings, topics.releases):
-        if (value := message.value()) is None:
-            state = rollout.taken_out(state, (message.key() or b"").decode(errors="replace"))
-            continue
-        try:
-            state = rollout.announce(state, decode_release(value), message.timestamp()[1], message.offset())
-        except UNREADABLE:
-            continue
-    for message in read(settings, topics.rollouts):
-        if (value := message.value()) is None:
-            continue
-        try:
-            state = rollout.record(state, decode_rollout(value))
-        except UNREADABLE:
-            continue
+    topics = Topics.of(settings)
+    state, _ = rollout.fold(rollout.EMPTY, "releases", read(settings, topics.releases))
+    state, _ = rollout.fold(state, "rollouts", read(settings, topics.rollouts))
     return state
 
 

@@ -9,14 +9,15 @@ taken away can make two workers disagree.
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
-from mmrec_stream.contracts.releases import ReleaseAnnouncement
-from mmrec_stream.contracts.rollouts import CountsRecord, RolloutRecord, Stage, StageRecord, Trial
+from mmrec_stream.contracts.acceptance import UNREADABLE
+from mmrec_stream.contracts.releases import ReleaseAnnouncement, decode_release
+from mmrec_stream.contracts.rollouts import CountsRecord, RolloutRecord, Stage, StageRecord, Trial, decode_rollout
 from mmrec_stream.releases.sequential import log_evidence
 
 ORDER: dict[Stage, int] = {"shadow": 0, "canary": 1, "live": 2, "withdrawn": 3}
@@ -139,6 +140,44 @@ class State:
 
 
 EMPTY = State({}, {}, {})
+
+
+class Message(Protocol):
+    """A record of one of the two topics, as clients of Kafka give it."""
+
+    def key(self) -> bytes | None:
+        """Its key."""
+
+    def value(self) -> bytes | None:
+        """Its value; None where its key is deleted."""
+
+    def timestamp(self) -> tuple[int, int]:
+        """Kind of time, and the time, ms."""
+
+    def offset(self) -> int | None:
+        """Its place in its partition, of which both topics have one."""
+
+
+def fold(state: State, topic: Literal["releases", "rollouts"], messages: Iterable[Message]) -> tuple[State, list[str]]:
+    """What the state becomes by records of one of the two topics, in their order.
+
+    Returns:
+        The state, and place and fault of the records that cannot be read; they change nothing.
+    """
+    bad = []
+    for message in messages:
+        value, place = message.value(), message.offset() or 0
+        try:
+            if topic == "rollouts":
+                # What is deleted there was counted by a worker that counts no more, or has been compacted away.
+                state = state if value is None else record(state, decode_rollout(value))
+            elif value is None:
+                state = taken_out(state, (message.key() or b"").decode(errors="replace"))
+            else:
+                state = announce(state, decode_release(value), message.timestamp()[1], place)
+        except UNREADABLE as error:
+            bad.append(f"{topic}@{place}: not readable, and passed over: {error}")
+    return state, bad
 
 
 def announce(state: State, announcement: ReleaseAnnouncement, time_ms: int, place: int) -> State:

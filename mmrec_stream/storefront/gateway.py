@@ -7,7 +7,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from typing import Literal
 
 import msgspec
 from confluent_kafka import Message
@@ -17,8 +17,6 @@ from mmrec_stream.contracts.behaviour import BehaviourEvent, EventType, Forget
 from mmrec_stream.contracts.catalogue import decode_item
 from mmrec_stream.contracts.identity import partition_of
 from mmrec_stream.contracts.recommendations import RecommendationList, decode_list
-from mmrec_stream.contracts.releases import decode_release
-from mmrec_stream.contracts.rollouts import decode_rollout
 from mmrec_stream.contracts.sessions import SessionJoin
 from mmrec_stream.errors import UserError
 from mmrec_stream.releases import rollout
@@ -350,22 +348,15 @@ class Gateway:
         self._apply(take)
 
     def _on_releases(self, messages: Sequence[Message]) -> None:
-        for message in messages:
-            if (value := message.value()) is None:
-                continue
-            try:
-                told = decode_release(value)
-            except UNREADABLE as error:
-                log.warning("%s@%d: no release announcement: %s", message.topic(), message.offset(), error)
-                continue
-            self._releases = rollout.announce(self._releases, told, message.timestamp()[1], message.offset())
-        self._relate()
+        self._fold("releases", messages)
 
     def _on_rollouts(self, messages: Sequence[Message]) -> None:
-        for message in messages:
-            if (value := message.value()) is not None:
-                with suppress(*UNREADABLE):
-                    self._releases = rollout.record(self._releases, decode_rollout(value))
+        self._fold("rollouts", messages)
+
+    def _fold(self, topic: Literal["releases", "rollouts"], messages: Sequence[Message]) -> None:
+        self._releases, bad = rollout.fold(self._releases, topic, messages)
+        for fault in bad:
+            log.warning("%s", fault)
         self._relate()
 
     def _relate(self) -> None:

@@ -1,6 +1,5 @@
 """Releases on trial in running workers: a bad one is gone by itself, a sound one comes to serve."""
 
-import io
 import threading
 import time
 from collections.abc import Iterator
@@ -8,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 
@@ -17,11 +15,11 @@ from mmrec_stream.contracts.rollouts import StageRecord, decode_rollout
 from mmrec_stream.kafka.clients import BatchProducer
 from mmrec_stream.kafka.reader import read
 from mmrec_stream.operations.rollouts import announce_release
-from mmrec_stream.releases import folder, load_release, write_release
+from mmrec_stream.releases import load_release
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import Topics
 from tests.integration.workers import WorkerProcess, folded, lists, newest_lists, wait_for
-from tests.tiny import tiny_release
+from tests.tiny import tiny_release, tiny_variant
 
 # Fifty seconds on two free cores; what guards need is observations, which a busy machine makes more slowly.
 pytestmark = [pytest.mark.broker, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -31,21 +29,6 @@ USERS = 40
 
 GUARDED_S = 150.0
 """s, for what takes 200 compared users, or evidence against a release: some ten on two free cores."""
-
-
-def variant(tmp_path: Path, version: str, ids: list[str] | None = None, **arrays: Any) -> Path:
-    """The tiny release under another name, with other arrays: whole by every hash."""
-    known = load_release(tiny_release())
-    files = {name: (known.path / name).read_bytes() for name in folder.FILES}
-    for name, array in arrays.items():
-        buffer = io.BytesIO()
-        np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
-        files[f"{name}.npy"] = buffer.getvalue()
-    if ids is not None:
-        files[folder.ITEMS] = msgspec.json.encode(ids)
-    path = tmp_path / version
-    write_release(path, files, msgspec.structs.replace(known.manifest, version=version))
-    return path
 
 
 @contextmanager
@@ -91,10 +74,10 @@ def test_bad_releases_are_gone_by_themselves_and_a_sound_one_serves_though_the_w
 ) -> None:
     known = load_release(tiny_release())
     announce_release(settings, tiny_release(), stage="live")
-    unreadable = variant(tmp_path, "nan", item_vectors=np.full_like(known.item_vectors, np.nan))
+    unreadable = tiny_variant(tmp_path, "nan", item_vectors=np.full_like(known.item_vectors, np.nan))
     # Whole by every check: only lists show that its products are mixed up.
-    mixed = variant(tmp_path, "mixed", ids=known.item_ids[13:] + known.item_ids[:13])
-    sound = variant(tmp_path, "sound")
+    mixed = tiny_variant(tmp_path, "mixed", ids=known.item_ids[13:] + known.item_ids[:13])
+    sound = tiny_variant(tmp_path, "sound")
     with WorkerProcess(settings, tmp_path / "worker.log") as worker, traffic(settings) as sent:
         worker.wait_ready()
         announce_release(settings, unreadable, **QUICK)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmrec_stream.contracts.identity import id_keys
-from mmrec_stream.contracts.releases import ReleaseAnnouncement
-from mmrec_stream.contracts.rollouts import CountsRecord, Stage, StageRecord, Trial
+from mmrec_stream.contracts.releases import ReleaseAnnouncement, encode_release
+from mmrec_stream.contracts.rollouts import CountsRecord, Stage, StageRecord, Trial, encode_rollout
 from mmrec_stream.releases import rollout
-from mmrec_stream.releases.rollout import EMPTY, FALSE_ALARM, MIN_COMPARED, State, announce, decide, in_canary, record
+from mmrec_stream.releases.rollout import (
+    EMPTY,
+    FALSE_ALARM,
+    MIN_COMPARED,
+    State,
+    announce,
+    decide,
+    fold,
+    in_canary,
+    record,
+)
 from mmrec_stream.releases.sequential import log_evidence
 
 T = 1_790_000_000_000
@@ -49,6 +60,27 @@ def counts(version: str, place: int, name: Stage = "shadow", worker: str = "w1",
     )
 
 
+@dataclass(frozen=True)
+class Lying:
+    """A record as it lies on a topic."""
+
+    of: bytes
+    content: bytes | None
+    at: int
+
+    def key(self) -> bytes:
+        return self.of
+
+    def value(self) -> bytes | None:
+        return self.content
+
+    def timestamp(self) -> tuple[int, int]:
+        return 1, T + self.at
+
+    def offset(self) -> int:
+        return self.at
+
+
 TWO = announced(("old", "live"), ("new", "shadow"))
 LATER = T + 1_000_000
 
@@ -80,6 +112,31 @@ def test_a_sound_release_goes_from_shadow_to_canary_to_live() -> None:
     state = record(state, second)
     assert state.live is not None
     assert (state.live.version, state.candidate) == ("new", None)
+
+
+def test_the_state_is_what_lies_on_the_two_topics_and_what_cannot_be_read_is_told_and_passed_over() -> None:
+    first = [
+        Lying(b"old", encode_release(told("old", "live")), 0),
+        Lying(b"torn", b"{", 1),
+        Lying(b"new", encode_release(told("new")), 2),
+    ]
+    state, bad = fold(EMPTY, "releases", first)
+    (fault,) = bad
+    assert fault.startswith("releases@1: ")
+    second = [
+        Lying(b"stage/new/canary", encode_rollout(stage("new", "canary", 2)), 0),
+        Lying(b"counts/w1", encode_rollout(counts("new", 2, "canary", errors=(7, 0))), 1),
+        Lying(b"counts/w2", b'{"type":"counts"}', 2),
+        Lying(b"counts/w3", None, 3),
+    ]
+    state, bad = fold(state, "rollouts", second)
+    assert [fault.split(":")[0] for fault in bad] == ["rollouts@2"]
+    assert _serving(state) == ("old", "new", [("old", "live"), ("new", "canary")])
+    assert state.candidate is not None
+    assert [one.trials["errors"].n for one in state.evidence(state.candidate)] == [7]
+    # An announcement that is deleted takes its release out, whatever was said of it.
+    state, _ = fold(state, "releases", [Lying(b"new", None, 3)])
+    assert _serving(state) == ("old", None, [("old", "live")])
 
 
 def test_time_alone_promotes_nothing() -> None:

@@ -15,7 +15,7 @@ from mmrec_stream.storefront.pictures import SLACK, Pictures
 from mmrec_stream.storefront.related import Relations
 from mmrec_stream.topics import Topics
 from tests.storefront.shop import JPEG, NOW, bearer, open_shop, product, publish, recommended, until
-from tests.tiny import tiny_release
+from tests.tiny import tiny_release, tiny_variant
 
 PNG = b"\x89PNG\r\n\x1a\nanother"
 ODD = "a/b?c#d é%2F"
@@ -171,6 +171,20 @@ async def test_the_reason_names_the_item_that_led_there(settings: Settings, topi
             "text": f"Because you looked at The {source}",
             "source_item_id": source,
         }
+
+
+async def test_an_announcement_that_is_deleted_counts_no_longer(
+    settings: Settings, topics: Topics, tmp_path: Path
+) -> None:
+    with BatchProducer(settings) as producer:
+        for path in (tiny_release(), tiny_variant(tmp_path, "second")):
+            told = announcement(path)
+            producer.send(topics.releases, encode_release(told), key=told.version.encode())
+    async with open_shop(settings) as shop:
+        assert (await shop.get("/readyz")).json["release"] == "second"
+        with BatchProducer(settings) as producer:
+            producer.send(topics.releases, None, key=b"second")
+        await until("the one before", lambda: shop.gateway.release == "tiny-1")
 
 
 async def test_a_release_that_is_not_as_announced_is_not_used(
