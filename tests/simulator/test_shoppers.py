@@ -186,16 +186,16 @@ def test_the_catalogue_tells_what_sells_out_and_nobody_buys_it_until_it_is_back(
     if live:
         for each in log:
             if isinstance(each, CatalogueItem):
-                told[each.item_id] = each.sellable
+                told[each.item_id] = each.offered
         log = shoppers.with_catalogue(takewhile(lambda e: e.ts < END + 900_000, shoppers.live(80, END)))
     went = back = looks = wrong = 0
     now = END
     for each in log:
         if isinstance(each, CatalogueItem):
             if each.item_id in told:
-                assert told[each.item_id] != each.sellable
-                went, back = went + (not each.sellable), back + each.sellable
-            told[each.item_id] = each.sellable
+                assert told[each.item_id] != each.offered
+                went, back = went + (not each.offered), back + each.offered
+            told[each.item_id] = each.offered
             continue
         now = each.ts
         if isinstance(each, Purchase):
