@@ -54,7 +54,7 @@ def test_the_guides_products_are_what_it_says(example: Path) -> None:
         stock=4,
     )
     assert isinstance(table, CatalogueItem)
-    assert not table.sellable
+    assert not table.offered
     assert isinstance(lamp, CatalogueItem)
     assert lamp.price == 79.9
 
