@@ -130,7 +130,7 @@ class BehaviourSources:
         )
         if settings.discount:
             counted = sp.csr_matrix(counted @ sp.diags(np.maximum(self.support, 1.0) ** -settings.discount))
-        if self._config.associations == "counted":
+        if self._config.associations != "regressed":
             return _distributions(counted)
         share = settings.regression
         return sp.csr_matrix((1.0 - share) * _distributions(counted) + share * self._regressed)

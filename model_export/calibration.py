@@ -30,7 +30,7 @@ GRID: dict[str, tuple[float, ...]] = {
 """Values tried beside the defaults, one setting after the other: a full grid costs five times as much and was never
 more than .001 better."""
 
-REGRESSION_SHARES = (0.3, 0.7)
+REGRESSION_SHARES = (0.0, 0.3, 0.7)
 
 CONTENT_GRID: dict[str, tuple[float, ...]] = {"trust": (0.5, 10.0, 100.0), "rarity": (0.3, 0.6)}
 """What is tried in addition where items are described: learned vectors alone say little that behaviour does not."""

@@ -51,9 +51,12 @@ def train(
     ] = "weighted",
     user_encoder: Annotated[Literal["gru", "attention"], typer.Option(help="How a history becomes a vector.")] = "gru",
     associations: Annotated[
-        Literal["counted", "regressed"],
-        typer.Option(help="p_item's behaviour: co-occurrence, or a regression too (memory: 12 · items² bytes)."),
-    ] = "counted",
+        Literal["auto", "counted", "regressed"],
+        typer.Option(
+            help="p_item's behaviour: co-occurrence, or a regression too (memory: 12 · items² bytes). "
+            "auto: a regression for up to 5,000 items."
+        ),
+    ] = "auto",
     dim: Annotated[int, typer.Option(min=8, max=512, help="Width of the vectors.")] = 64,
     epochs: Annotated[int, typer.Option(min=1, help="Most passes over the data; training stops early by itself.")] = 30,
     minutes: Annotated[float | None, typer.Option(min=0, help="Most minutes of passes.")] = None,

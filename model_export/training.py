@@ -2,14 +2,13 @@
 
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
-from scipy.sparse.linalg import svds
 from torch import Tensor, nn
 
 from mmrec_stream.data.dataset import Dataset, Interactions
@@ -17,10 +16,11 @@ from mmrec_stream.data.requests import ItemFacts
 from mmrec_stream.data.splits import Cases, Split
 from mmrec_stream.errors import UserError
 from model_export.associations import AssociationSettings, BehaviourSources, ContentSources, association_rows
+from model_export.beginnings import item_factors
 from model_export.calibration import calibrate
 from model_export.checkpoint import Checkpoint, State
 from model_export.config import ModelConfig
-from model_export.encoders import INITIAL_LENGTH, Precomputed
+from model_export.encoders import Precomputed
 from model_export.hybrid import Report, TrainedModel, case_features, ndcg_at, sample_cases, user_vectors
 from model_export.inputs import Inputs, describe, encoder_names
 from model_export.items import ItemModel
@@ -45,6 +45,10 @@ WARM_UP = 100
 
 MOST_REGRESSED = 25_000
 """Items that regressed associations are made for: they take 7.5 GB and, on two cores, five minutes then."""
+
+STEADINESS = 0.995
+"""Share of the averaged weights that a step leaves: an average over some 200 steps, about a pass of a small log, takes
+out the noise of single batches, as a falling learning rate would, and needs no end of training to be known."""
 
 MIN_STEPS = 40
 """Steps that a pass has at least, by smaller batches where there are few sequences: validation after each pass would
@@ -99,7 +103,7 @@ def fit(
         UserError: There is nothing to learn from, an encoder does not fit the data, or the checkpoint is of another
             training.
     """
-    config = config or ModelConfig()
+    config = _settled(config or ModelConfig(), dataset)
     torch.manual_seed(config.seed)
     log = split.train.without_impressions()
     sequences = training_sequences(log, config.history, repeats=config.repeats)
@@ -127,8 +131,8 @@ def fit(
         log: Interactions, sequences: Sequences, epochs: int, judge: Judge | None, saved: Checkpoint | None = None
     ) -> "_Trainer":
         trainer = _Trainer(config, inputs, sequences, np.bincount(log.items, minlength=dataset.items), judge)
-        if config.svd and trainer.items.has_id:
-            trainer.begin_at(_svd_vectors(log.where(log.likings), dataset.users, dataset.items, config))
+        if config.factors and trainer.items.has_id:
+            trainer.begin_at(item_factors(log.where(log.likings), dataset.items, config.dim, config.seed))
         trainer.train(epochs, progress, saved)
         return trainer
 
@@ -184,6 +188,13 @@ def fit(
     return TrainedModel(config, dataset, inputs, trainer.items, ranker, vectors, *rows, report, social, season)
 
 
+def _settled(config: ModelConfig, dataset: Dataset) -> ModelConfig:
+    """The settings with what is left to the data decided by it."""
+    if config.associations != "auto":
+        return config
+    return replace(config, associations="regressed" if dataset.items <= config.regressed_items else "counted")
+
+
 class _Trainer:
     """The state of one training run. Items are numbered among the candidates: those that training has seen."""
 
@@ -228,11 +239,13 @@ class _Trainer:
         self.optimizer = _optimizer(own, config)
         self.content_optimizer = _optimizer(content_parameters, config) if content_parameters else None
         self.steps = 0
+        self.average = self._weights()
 
     def begin_at(self, vectors: NDArray[np.float32]) -> None:
         """Start the id embeddings at `vectors`, (items, dim)."""
         with torch.no_grad():
             self.items.ids.weight.copy_(torch.from_numpy(vectors))
+        self.average = self._weights()
 
     def train(self, epochs: int, progress: Callable[[Progress], None] | None, saved: Checkpoint | None = None) -> None:
         """Pass over the sequences until validation gets no better, or the passes or the time are used up."""
@@ -255,14 +268,28 @@ class _Trainer:
                 report.metrics.append(self._judged(self.judge))
                 if report.metrics[-1] > best:
                     best, report.best_epoch = report.metrics[-1], epoch
-                    kept = {"items": _copy(self.items), "users": _copy(self.users)}
+                    kept = deepcopy(self.average)
             if saved:
                 saved.save(self._state(kept))
             if late or epoch - report.best_epoch >= config.patience:
                 break
-        if kept:
-            self.items.load_state_dict(kept["items"])
-            self.users.load_state_dict(kept["users"])
+        self._load(kept or self.average)
+
+    def _weights(self) -> State:
+        """The weights as they are, in copies."""
+        return {"items": _copy(self.items), "users": _copy(self.users)}
+
+    def _load(self, weights: State) -> None:
+        self.items.load_state_dict(weights["items"])
+        self.users.load_state_dict(weights["users"])
+
+    def _follow(self) -> None:
+        """Let the average follow the weights; less slowly as long as there have been few steps."""
+        share = 1.0 - min(STEADINESS, self.steps / (self.steps + 9))
+        with torch.no_grad():
+            for name, module in (("items", self.items), ("users", self.users)):
+                for key, weight in module.named_parameters():
+                    self.average[name][key].lerp_(weight, share)
 
     def _state(self, kept: State) -> State:
         """All that a later training needs to go on as if nothing had happened."""
@@ -273,6 +300,7 @@ class _Trainer:
         return {
             "items": self.items.state_dict(),
             "users": self.users.state_dict(),
+            "average": self.average,
             "kept": kept,
             "optimizers": optimizers,
             "steps": self.steps,
@@ -285,8 +313,9 @@ class _Trainer:
 
     def _resume(self, state: State) -> State:
         """Put a saved state in place; the best weights so far."""
-        self.items.load_state_dict(state["items"])
-        self.users.load_state_dict(state["users"])
+        self._load(state["average"])
+        self.average = self._weights()
+        self._load(state)
         for optimizer, own in zip(
             filter(None, (self.optimizer, self.content_optimizer)), state["optimizers"], strict=True
         ):
@@ -381,6 +410,7 @@ class _Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
+        self._follow()
         return float(loss.detach())
 
     def _loss(self, batch: Sequences, content: "_SharedContent | None") -> Tensor:
@@ -415,9 +445,13 @@ class _Trainer:
         return nn.functional.cross_entropy(logits, torch.zeros_like(targets))
 
     def _judged(self, judge: Judge) -> float:
+        trained = self._weights()
+        self._load(self.average)
         vectors, _ = self.table()
         self.users.eval()
-        return judge(self.users, vectors)
+        quality = judge(self.users, vectors)
+        self._load(trained)
+        return quality
 
 
 def states_of(
@@ -478,27 +512,6 @@ def _weighed(
         logits = blended.numpy() @ vectors.T
         report.social[weight] = float(ndcg_at(places, logits, cases, mask_history=mask_history).mean())
     return replace(social, weight=max(report.social, key=lambda weight: report.social[weight]))
-
-
-def _svd_vectors(log: Interactions, users: int, items: int, config: ModelConfig) -> NDArray[np.float32]:
-    """Item factors of the interactions' truncated SVD, (items, dim), of mean length 1; random where rank is short."""
-    rng = np.random.default_rng(config.seed)
-    std = INITIAL_LENGTH / config.dim**0.5
-    vectors = rng.normal(0.0, std, (items, config.dim)).astype(np.float32)
-    counts = csr_matrix((np.ones(len(log), np.float32), (log.users, log.items)), shape=(users, items))
-    counts.sum_duplicates()
-    counts.data = np.log1p(counts.data)
-    rank = min(config.dim, min(counts.shape) - 1)
-    if rank < 1:
-        return vectors
-    _, values, right = svds(counts, k=rank, random_state=config.seed)
-    factors = right.T * np.sqrt(np.maximum(values, 0.0))
-    # Rows of unit length would put rare items on a par with popular ones; the square root keeps some of the difference.
-    lengths = np.linalg.norm(factors, axis=1, keepdims=True)
-    factors = factors / np.sqrt(np.maximum(lengths, 1e-6))
-    spread = factors[np.unique(log.items)].std()
-    vectors[:, :rank] = 0.1 * vectors[:, :rank] + factors * (std / max(float(spread), 1e-9))
-    return vectors
 
 
 def _optimizer(parameters: list[nn.Parameter], config: ModelConfig) -> torch.optim.AdamW:

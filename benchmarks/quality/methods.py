@@ -31,8 +31,6 @@ BASELINES: dict[str, Factory] = {
 
 
 CONFIGS: dict[str, ModelConfig] = {
-    # As good as attention on validation, in half the passes.
-    "beauty": ModelConfig(dropout=0.4),
     "lastfm": ModelConfig(
         user_encoder="attention", layers=2, dropout=0.4, epochs=60, patience=4, associations="regressed"
     ),

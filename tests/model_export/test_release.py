@@ -249,7 +249,7 @@ def test_a_round_puts_a_release_into_the_store_and_a_worse_one_is_thrown_away(tm
     assert np.isfinite(lists.scores).all()
     assert (lists.scores > 0).all()
     # A single pass at a tiny rate without p_item's neighbours learns next to nothing.
-    poor = replace(TINY, epochs=1, learning_rate=1e-6, neighbours=1, recent=1, svd=False)
+    poor = replace(TINY, epochs=1, learning_rate=1e-6, neighbours=1, recent=1, factors=False)
     bad = train_round(dataset, tmp_path, poor)
     assert bad.path is None
     assert not bad.verdict.accepted
