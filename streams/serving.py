@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -86,10 +87,14 @@ class Serving:
         Raises:
             UserError: a topic or the broker is not there.
         """
-        count = self._catalogue_follower.catch_up()
+        # Each waits for the broker, most of the time.
+        with ThreadPoolExecutor(2, "catch up") as pool:
+            rules, releases = pool.submit(self._rules_follower.catch_up), pool.submit(self.rollouts.catch_up)
+            count = self._catalogue_follower.catch_up()
+            rules.result()
+            releases.result()
         log.info("preset: %s", self._settings.preset)
         log.info("catalogue: %d products (%d records)", len(self.catalogue), count)
-        self._rules_follower.catch_up()
         self.rollouts.start()
         if self.recommender.scorer is None:
             log.warning("no release is announced: lists show what is popular until `mmrec train` has made one")
@@ -99,6 +104,8 @@ class Serving:
 
     def stop(self) -> None:
         """End the threads."""
+        for running in (self._catalogue_follower, self._rules_follower, self.rollouts):
+            running.end()
         self._catalogue_follower.stop()
         self._rules_follower.stop()
         self.encoding.stop()
