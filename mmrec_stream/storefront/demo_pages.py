@@ -89,7 +89,7 @@ async def get_panel(request: web.Request) -> web.Response:
 
 
 async def _spoke(gateway: Gateway, found: RecommendationList) -> demo.Shares:
-    """How much each modality spoke for a list, where the release that made it serves and its user has done something."""
+    """How much each modality spoke for a list, where its release serves and its user has done something."""
     announced = gateway.announced
     if announced is None or announced.version != found.release:
         return []

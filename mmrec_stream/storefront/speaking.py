@@ -1,8 +1,9 @@
 """Which modality spoke for a list: what each brings to the likeness of its products to those that the visitor chose.
 
-An item's vector is the sum of its modalities' vectors by their weights (fusion `weighted`), so the product of two
-items' vectors is a sum over one item's modalities: each summand is what that modality says. What the vector has beyond
-its content was learned from behaviour. With other fusions the mean weights stand for an item's own.
+An item's vector is, as far as can be, a sum of the vectors that the encoder gives of each modality alone, each with one
+weight for all items (with the fusion `weighted` it is just that). So the product of two items' vectors is a sum over
+one item's modalities, and each summand is what that modality says. What is left of the vector was learned from
+behaviour.
 """
 
 from collections.abc import Callable, Sequence
@@ -44,10 +45,9 @@ class Voices:
         self._vectors = release.item_vectors
         self._encoder = session_on(str(release.path / ITEM_ENCODER), "cpu", 1)
         self._vocabularies = Vocabularies.of(release.vocabularies)
-        self._weights: dict[str, float] = {}
-        for encoder, weight in release.manifest.modality_weights.items():
-            name = modality_of(encoder)
-            self._weights[name] = self._weights.get(name, 0.0) + weight
+        names = {modality_of(encoder) for encoder in release.manifest.encoders}
+        self._alone = {name: alone for name, alone in _ALONE.items() if name in names}
+        self._learned = BEHAVIOUR in names
 
     @classmethod
     def announced(cls, announcement: ReleaseAnnouncement) -> "Voices":
@@ -75,29 +75,32 @@ class Voices:
         self, listed: Sequence[CatalogueItem], chosen: Sequence[CatalogueItem]
     ) -> dict[str, NDArray[np.float64]]:
         """What each modality adds to the product of an item's vector with the chosen ones' mean, (items,), by name."""
-        visitor = self._vectors_of(chosen).mean(axis=0)
-        parts = {
-            name: encoded(self._encoder, [alone(item) for item in listed], self._vocabularies)
-            for name, alone in _ALONE.items()
-            if name in self._weights
-        }
-        trained = np.array([item.item_id in self._rows for item in listed])
-        # A modality that an item lacks leaves its weight to the others.
-        weights = {name: self._weights[name] * np.any(part, axis=1) for name, part in parts.items()}
-        whole = sum(weights.values(), self._weights.get(BEHAVIOUR, 0.0) * trained)
-        said = {name: (part @ visitor) * weights[name] / np.maximum(whole, 1e-9) for name, part in parts.items()}
-        if BEHAVIOUR in self._weights:
-            content = sum(said.values(), np.zeros(len(listed)))
-            said[BEHAVIOUR] = np.where(trained, self._vectors_of(listed) @ visitor - content, 0.0)
-        return said
+        items = [*listed, *chosen]
+        vectors = self._vectors_of(items)
+        visitor = vectors[len(listed) :].mean(axis=0)
+        parts = [self._encoded([alone(item) for item in items]) for alone in self._alone.values()]
+        said = np.zeros((len(parts), len(items)))
+        trained = np.array([item.item_id in self._rows for item in items])
+        for group in (trained, ~trained):
+            columns = [part[group].ravel() for part in parts]
+            if columns and group.any():
+                weights = np.linalg.lstsq(np.stack(columns, axis=1), vectors[group].ravel(), rcond=None)[0]
+                said[:, group] = [weight * (part[group] @ visitor) for weight, part in zip(weights, parts, strict=True)]
+        found = dict(zip(self._alone, said[:, : len(listed)], strict=True))
+        if self._learned:
+            found[BEHAVIOUR] = (vectors @ visitor - said.sum(axis=0))[: len(listed)]
+        return found
 
     def _vectors_of(self, items: Sequence[CatalogueItem]) -> Floats:
         """Vectors (items, d): the release's, and of items that it has not seen by their content."""
-        vectors = encoded(self._encoder, items, self._vocabularies)
+        vectors = self._encoded(items)
         for place, item in enumerate(items):
             if (row := self._rows.get(item.item_id)) is not None:
                 vectors[place] = self._vectors[row]
         return vectors
+
+    def _encoded(self, items: Sequence[CatalogueItem]) -> Floats:
+        return encoded(self._encoder, items, self._vocabularies)
 
 
 def product_of(card: Card, thumbnail: bytes | None) -> CatalogueItem:
