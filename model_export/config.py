@@ -51,7 +51,7 @@ class ModelConfig:
     minutes: float | None = None
     """Most time for the passes; a pass that is under way then is cut short."""
 
-    patience: int = 5
+    patience: int = 3
     """Passes without a better validation metric before training stops."""
 
     batch: int = 128

@@ -52,7 +52,7 @@ CONFIGS: dict[str, ModelConfig] = {
         # Few customers buy anything of the first ten.
         places=100,
     ),
-    "ciao": ModelConfig(epochs=12),
+    "ciao": ModelConfig(dropout=0.2, epochs=12),
 }
 # What is asked of them differs, and what they are made of does not.
 CONFIGS |= {name: CONFIGS[name.split("-")[0]] for name in ("yoochoose-all", "ciao-time")}
