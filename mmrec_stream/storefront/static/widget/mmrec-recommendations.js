@@ -34,7 +34,7 @@
   const ANNOUNCE_MS = 20_000; // No talk at every click.
   const MOVE_MS = 350;
   const LINGER_MS = 3_000; // A page built anew asks again.
-  const BATCH = 50; // 15 kB; 64 kB may be on their way with keepalive.
+  const BATCH = 50; // 15 kB; keepalive allows 64 kB.
   const QUEUE = 500;
 
   const delay = (ms, signal) =>
@@ -58,6 +58,7 @@
     }
   };
 
+  const formats = {}; // Slow to make.
   /** What a token says, unverified: whose list this is, and how long it holds. */
   const claims = (token) => attempt(() => JSON.parse(atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/"))), {});
 
@@ -160,7 +161,8 @@
         try {
           const body = JSON.stringify({ events: batch });
           const headers = { "Content-Type": "application/json" };
-          await this.source.call("v1/events", {}, { method: "POST", keepalive: true, body, headers });
+          // `leave` repeats what is under way.
+          await this.source.call("v1/events", {}, { method: "POST", keepalive: document.hidden, body, headers });
           this.failures = 0;
         } catch (error) {
           const refused = [400, 403, 413].includes(error.status);
@@ -713,7 +715,9 @@
       else if (focused) cards[Math.min(place, cards.length - 1)]?.querySelector("a")?.focus({ preventScroll: true });
       cards.forEach((card) => this.#observer.observe(card));
       this.restartImpressions();
-      if (moves) for (const card of cards) this.#glide(card, before.get(card));
+      // Measured first, for one layout.
+      const after = moves ? cards.map((card) => [card, card.getBoundingClientRect()]) : [];
+      for (const [card, to] of after) this.#glide(card, before.get(card), to);
       this.#turns();
     }
 
@@ -737,8 +741,7 @@
       if (over) this.#cards.scrollBy({ left: over });
     }
 
-    #glide(card, from) {
-      const to = card.getBoundingClientRect();
+    #glide(card, from, to) {
       const way = from && `${from.left - to.left}px ${from.top - to.top}px`;
       card.animate(from ? { translate: [way, "0 0"] } : { opacity: [0, 1] }, { duration: MOVE_MS, easing: "ease-out" });
     }
@@ -794,7 +797,9 @@
     #price({ price, currency }) {
       if (price == null) return "";
       const style = currency ? { style: "currency", currency } : { minimumFractionDigits: 2, maximumFractionDigits: 2 };
-      return attempt(() => new Intl.NumberFormat(this.#language, style).format(price), `${price} ${currency}`);
+      const language = this.#language;
+      const format = () => (formats[language + currency] ??= new Intl.NumberFormat(language, style));
+      return attempt(() => format().format(price), `${price} ${currency}`);
     }
 
     #toggle(card, opens = card.querySelector(".reason").hidden) {
