@@ -58,7 +58,6 @@
     }
   };
 
-  const formats = {}; // Slow to make.
   /** What a token says, unverified: whose list this is, and how long it holds. */
   const claims = (token) => attempt(() => JSON.parse(atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/"))), {});
 
@@ -715,7 +714,6 @@
       else if (focused) cards[Math.min(place, cards.length - 1)]?.querySelector("a")?.focus({ preventScroll: true });
       cards.forEach((card) => this.#observer.observe(card));
       this.restartImpressions();
-      // Measured first, for one layout.
       const after = moves ? cards.map((card) => [card, card.getBoundingClientRect()]) : [];
       for (const [card, to] of after) this.#glide(card, before.get(card), to);
       this.#turns();
@@ -726,7 +724,7 @@
       const focused = this.#root.activeElement;
       if (wanted.every((card, index) => card === list.children[index]) && wanted.length === list.children.length) return;
       for (const card of [...list.children]) if (!wanted.includes(card)) card.remove();
-      // Each is put in anew: what is pushed counts as a layout shift. `moveBefore` keeps the focus.
+      // Each is put in anew: pushing is a layout shift. `moveBefore` keeps the focus.
       for (const card of wanted) {
         if (list.moveBefore && card.parentNode === list) list.moveBefore(card, null);
         else list.append(card);
@@ -797,9 +795,7 @@
     #price({ price, currency }) {
       if (price == null) return "";
       const style = currency ? { style: "currency", currency } : { minimumFractionDigits: 2, maximumFractionDigits: 2 };
-      const language = this.#language;
-      const format = () => (formats[language + currency] ??= new Intl.NumberFormat(language, style));
-      return attempt(() => format().format(price), `${price} ${currency}`);
+      return attempt(() => new Intl.NumberFormat(this.#language, style).format(price), `${price} ${currency}`);
     }
 
     #toggle(card, opens = card.querySelector(".reason").hidden) {
