@@ -121,6 +121,14 @@ class Settings(BaseSettings):
     web_port: Annotated[int, Field(ge=0, le=65_535)] = 6066
     """Port of health and metrics; 0 takes a free one."""
 
+    release_keys: str = ""
+    """Public keys (ed25519, PEM), or the path of a file of them: one of them must have signed a release before it is
+    loaded. Empty takes unsigned ones. `mmrec release new-key` makes a pair."""
+
+    release_signing_key: SecretStr | None = None
+    """The private key (ed25519, PEM), or the path of its file, that `mmrec release sign` and `mmrec train` sign with.
+    Workers need none."""
+
     storefront_host: str = "127.0.0.1"
     """Where `mmrec storefront` listens."""
 

@@ -27,6 +27,8 @@ from mmrec_stream.ranking.providers import choose_device
 from mmrec_stream.ranking.recommend import Recommender
 from mmrec_stream.ranking.repeats import Repeats
 from mmrec_stream.ranking.scorer import Scorer
+from mmrec_stream.releases import Expected
+from mmrec_stream.releases.signing import trusted_keys
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import Topics
 from streams.followers import Follower, catalogue_changes
@@ -60,6 +62,7 @@ class Serving:
         from then on."""
         self._topics = Topics.of(settings)
         self._metrics = metrics
+        self._keys = trusted_keys(settings)
         self.catalogue = Catalogue()
         self.columns = ProductColumns()
         self._windows = Windows()
@@ -185,7 +188,7 @@ class Serving:
             Path(announced.path),
             provider=settings.provider,
             threads=settings.scoring_threads,
-            manifest_sha256=announced.manifest_sha256,
+            expected=Expected.of(announced, self._keys),
         )
         trained = scorer.release.manifest.preset
         if trained != self._tastes.name:

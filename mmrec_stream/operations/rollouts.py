@@ -14,6 +14,7 @@ from mmrec_stream.kafka.clients import BatchProducer
 from mmrec_stream.kafka.reader import read
 from mmrec_stream.releases import announcement, rollout
 from mmrec_stream.releases.rollout import Rollout, State
+from mmrec_stream.releases.signing import trusted_keys
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import Topics
 
@@ -53,10 +54,11 @@ def announce_release(
         canary_s: least time as a canary, s.
 
     Raises:
-        UserError: the release does not verify or is the one that serves, a value is out of bounds, or the broker does
-            not take the announcement.
+        UserError: the release does not verify, is not signed as it should be, or is the one that serves, a value is
+            out of bounds, or the broker does not take the announcement.
     """
-    told = msgspec.structs.replace(announcement(path), stage=stage, share=share, shadow_s=shadow_s, canary_s=canary_s)
+    told = announcement(path, trusted_keys(settings))
+    told = msgspec.structs.replace(told, stage=stage, share=share, shadow_s=shadow_s, canary_s=canary_s)
     value = encode_release(told)
     try:
         decode_release(value)

@@ -21,6 +21,7 @@ from mmrec_stream.contracts.recommendations import RecommendationList, decode_li
 from mmrec_stream.contracts.sessions import SessionJoin
 from mmrec_stream.errors import UserError
 from mmrec_stream.releases import rollout
+from mmrec_stream.releases.signing import trusted_keys
 from mmrec_stream.settings import Settings
 from mmrec_stream.storefront.api import Card, ShownList, Why
 from mmrec_stream.storefront.demo import Desk, profiles_in
@@ -88,6 +89,7 @@ class Gateway:
         """When `rankings` last changed."""
         self.relations: Relations | None = None
         self._releases = rollout.EMPTY
+        self._release_keys = trusted_keys(settings)
         self.trails = Trails()
         self.sessions = Sessions()
         self.window = Window()
@@ -378,7 +380,7 @@ class Gateway:
         if live is None or live.version == self.release:
             return
         try:
-            relations = Relations.announced(live.announcement)
+            relations = Relations.announced(live.announcement, self._release_keys)
         except UserError as error:
             log.error("release %s is not used, %s stays: %s", live.version, self.release, error)
             return

@@ -9,6 +9,8 @@ import numpy as np
 
 from mmrec_stream.contracts.releases import ReleaseAnnouncement
 from mmrec_stream.releases import Manifest, load_release
+from mmrec_stream.releases.folder import ANY, Expected
+from mmrec_stream.releases.signing import PublicKeys
 
 Kind = Literal["similar", "complementary", "also_viewed"]
 
@@ -22,13 +24,13 @@ CACHED = 10_000
 class Relations:
     """The neighbours of items in one release. Any thread may ask."""
 
-    def __init__(self, path: Path, manifest_sha256: str | None = None) -> None:
+    def __init__(self, path: Path, expected: Expected = ANY) -> None:
         """Verify a release and map its arrays.
 
         Raises:
             UserError: the release is not as announced.
         """
-        release = load_release(path, manifest_sha256)
+        release = load_release(path, expected)
         self.manifest: Manifest = release.manifest
         self._ids = release.item_ids
         self._rows = {item_id: row for row, item_id in enumerate(release.item_ids)}
@@ -39,13 +41,13 @@ class Relations:
         self._similar: OrderedDict[str, list[str]] = OrderedDict()
 
     @classmethod
-    def announced(cls, announcement: ReleaseAnnouncement) -> "Relations":
-        """Those of an announced release.
+    def announced(cls, announcement: ReleaseAnnouncement, keys: PublicKeys | None) -> "Relations":
+        """Those of an announced release, which one of `keys` has to have signed if there are any.
 
         Raises:
             UserError: it is not there, or not as announced.
         """
-        return cls(Path(announcement.path), announcement.manifest_sha256)
+        return cls(Path(announcement.path), Expected.of(announcement, keys))
 
     @property
     def version(self) -> str:
