@@ -4,7 +4,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 from confluent_kafka import Message
@@ -27,8 +26,7 @@ from mmrec_stream.ranking.providers import choose_device
 from mmrec_stream.ranking.recommend import Recommender
 from mmrec_stream.ranking.repeats import Repeats
 from mmrec_stream.ranking.scorer import Scorer
-from mmrec_stream.releases import Expected
-from mmrec_stream.releases.signing import trusted_keys
+from mmrec_stream.releases.access import check_access, opened
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import Topics
 from streams.followers import Follower, catalogue_changes
@@ -45,8 +43,9 @@ def check_scoring(settings: Settings) -> None:
     """Before a worker starts: what is demanded by name has to be there, as no release could serve without it.
 
     Raises:
-        UserError: CUDA does not work here, or faiss is not installed.
+        UserError: CUDA does not work here, faiss is not installed, or store or keys cannot be used.
     """
+    check_access(settings)
     choose_device("cuda" if settings.provider == "cuda" else "cpu")
     if settings.retrieval == "approximate":
         load_faiss()
@@ -62,7 +61,7 @@ class Serving:
         from then on."""
         self._topics = Topics.of(settings)
         self._metrics = metrics
-        self._keys = trusted_keys(settings)
+        self._stopping = threading.Event()
         self.catalogue = Catalogue()
         self.columns = ProductColumns()
         self._windows = Windows()
@@ -100,6 +99,7 @@ class Serving:
 
     def stop(self) -> None:
         """End the threads."""
+        self._stopping.set()
         self._catalogue_follower.stop()
         self._rules_follower.stop()
         self.rollouts.stop()
@@ -184,12 +184,22 @@ class Serving:
     def _load(self, announced: ReleaseAnnouncement, take: Callable[[Scorer], None]) -> None:
         """Load a release, and hand it to `take` when it knows the whole catalogue."""
         settings, topic = self._settings, self._topics.catalogue
-        scorer = Scorer.load(
-            Path(announced.path),
-            provider=settings.provider,
-            threads=settings.scoring_threads,
-            expected=Expected.of(announced, self._keys),
-        )
+        with opened(announced, settings, self._stopping.is_set) as (path, expected):
+            scorer = Scorer.load(path, provider=settings.provider, threads=settings.scoring_threads, expected=expected)
+            # In the block, as ranking in two stages loads another graph out of the folder.
+            ends = self._inform(scorer)
+        with self._changing:
+            # What the clock has changed, and what came, while the whole catalogue was read.
+            table = scorer.table
+            table.set_available(np.arange(len(table)), self.catalogue.sellable(table.keys))
+            for messages in read_batches(settings, topic, start_offsets=ends):
+                _tell(scorer, *catalogue_changes(messages))
+            self._permit(scorer)
+            take(scorer)
+
+    def _inform(self, scorer: Scorer) -> dict[int, int]:
+        """Let a release know the catalogue, and rank as is set; says up to which offset of each partition it knows."""
+        settings, topic = self._settings, self._topics.catalogue
         trained = scorer.release.manifest.preset
         if trained != self._tastes.name:
             log.warning(
@@ -205,14 +215,7 @@ class Serving:
             _tell(scorer, *catalogue_changes(messages))
         # After the catalogue, so that an index has all of it.
         scorer.retrieve(settings.retrieval)
-        with self._changing:
-            # What the clock has changed, and what came, while the whole catalogue was read.
-            table = scorer.table
-            table.set_available(np.arange(len(table)), self.catalogue.sellable(table.keys))
-            for messages in read_batches(settings, topic, start_offsets=ends):
-                _tell(scorer, *catalogue_changes(messages))
-            self._permit(scorer)
-            take(scorer)
+        return ends
 
 
 def _nobody(_: list[str]) -> None:

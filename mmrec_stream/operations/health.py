@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 from mmrec_stream.errors import UserError
 from mmrec_stream.kafka.admin import Cluster, TopicState
@@ -12,9 +11,9 @@ from mmrec_stream.operations.bounds import broker_findings, changelog_finding, r
 from mmrec_stream.operations.findings import Finding, Level
 from mmrec_stream.operations.placement import Placement, judge
 from mmrec_stream.operations.rollouts import read_state
-from mmrec_stream.releases import Expected, verify_release
+from mmrec_stream.releases import verify_release
+from mmrec_stream.releases.access import opened
 from mmrec_stream.releases.rollout import Rollout
-from mmrec_stream.releases.signing import trusted_keys
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import MAX_BEHAVIOUR_TOPICS, Topics, TopicSpec, changelog_topic, topic_plan
 
@@ -162,10 +161,11 @@ def _releases(settings: Settings, topic: str) -> Iterator[Finding]:
 def _release(settings: Settings, check: str, found: Rollout, remedy: str) -> Finding:
     told = found.announcement
     try:
-        verify_release(Path(told.path), Expected.of(told, trusted_keys(settings)))
+        with opened(told, settings) as (path, expected):
+            verify_release(path, expected)
     except UserError as error:
         return Finding(Level.BROKEN, check, str(error), remedy)
-    return Finding(Level.OK, check, f"{told.version} ({found.stage}) at {told.path}, every hash as announced")
+    return Finding(Level.OK, check, f"{told.version} ({found.stage}) at {told.uri}, every hash as announced")
 
 
 def _lag(cluster: Cluster, settings: Settings, behaviour: list[str]) -> Iterator[Finding]:

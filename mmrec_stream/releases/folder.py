@@ -172,9 +172,9 @@ def verify_release(path: Path, expected: Expected = ANY) -> Manifest:
         raise UserError(f"release {path}: it was announced as {expected.version}, and is {manifest.version}")
     if different := set(manifest.files) ^ set(FILES):
         raise UserError(f"release {path}: {MANIFEST} lacks or adds {', '.join(sorted(different))}")
-    for entry in sorted(path.iterdir()):
-        if entry.name not in (MANIFEST, SIGNATURE) and entry.name not in manifest.files:
-            raise UserError(f"release {path}: {entry.name} does not belong to it; remove it, or export again")
+    for file in sorted(path.iterdir()):
+        if file.name not in (MANIFEST, SIGNATURE) and file.name not in manifest.files:
+            raise UserError(f"release {path}: {file.name} does not belong to it; remove it, or export again")
     for name, entry in manifest.files.items():
         _verify_file(path, name, entry)
     return manifest
@@ -256,7 +256,7 @@ def announcement(path: Path, keys: PublicKeys | None = None) -> ReleaseAnnouncem
     manifest = verify_release(path, Expected(keys=keys))
     return ReleaseAnnouncement(
         version=manifest.version,
-        path=str(path.resolve()),
+        uri=path.resolve().as_uri(),
         manifest_sha256=hashlib.sha256(_manifest_bytes(path)).hexdigest(),
         created=manifest.created,
         metrics=manifest.metrics,

@@ -1,7 +1,7 @@
 """What goes with a product, from the release that serves: what follows it in behaviour, and what resembles it."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -9,8 +9,9 @@ import numpy as np
 
 from mmrec_stream.contracts.releases import ReleaseAnnouncement
 from mmrec_stream.releases import Manifest, load_release
+from mmrec_stream.releases.access import opened
 from mmrec_stream.releases.folder import ANY, Expected
-from mmrec_stream.releases.signing import PublicKeys
+from mmrec_stream.settings import Settings
 
 Kind = Literal["similar", "complementary", "also_viewed"]
 
@@ -41,13 +42,16 @@ class Relations:
         self._similar: OrderedDict[str, list[str]] = OrderedDict()
 
     @classmethod
-    def announced(cls, announcement: ReleaseAnnouncement, keys: PublicKeys | None) -> "Relations":
-        """Those of an announced release, which one of `keys` has to have signed if there are any.
+    def announced(
+        cls, announcement: ReleaseAnnouncement, settings: Settings, stopped: Callable[[], bool] = lambda: False
+    ) -> "Relations":
+        """Those of an announced release.
 
         Raises:
-            UserError: it is not there, or not as announced.
+            UserError: as `opened`.
         """
-        return cls(Path(announcement.path), Expected.of(announcement, keys))
+        with opened(announcement, settings, stopped) as (path, expected):
+            return cls(path, expected)
 
     @property
     def version(self) -> str:

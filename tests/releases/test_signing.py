@@ -127,7 +127,8 @@ def test_keys_are_given_as_text_or_as_files_and_openssl_knows_them(tmp_path: Pat
         assert key is not None
         assert keys is not None
         assert keys.signer(b"x", signature_of(b"x", key)) == key_name(key.public_key())
-    assert len(keys) == 2
+        count = len(keys)
+    assert count == 2
     assert signing_key(set_to()) is None
     assert trusted_keys(set_to()) is None
     read = subprocess.run(
