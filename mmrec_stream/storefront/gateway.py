@@ -21,6 +21,7 @@ from mmrec_stream.contracts.behaviour import BehaviourEvent, EventType, Forget
 from mmrec_stream.contracts.catalogue import CatalogueItem, decode_item
 from mmrec_stream.contracts.identity import partition_of
 from mmrec_stream.contracts.recommendations import RecommendationList, decode_list
+from mmrec_stream.contracts.releases import ReleaseAnnouncement
 from mmrec_stream.contracts.sessions import SessionJoin
 from mmrec_stream.errors import NotNowError, UserError
 from mmrec_stream.releases import rollout
@@ -172,6 +173,12 @@ class Gateway:
     def release(self) -> str:
         """Version of the release that related items come from."""
         return self.relations.version if self.relations is not None else NO_RELEASE
+
+    @property
+    def announced(self) -> ReleaseAnnouncement | None:
+        """The release that serves, as it was announced."""
+        live = self._releases.live
+        return None if live is None else live.announcement
 
     def checked(self, token: str) -> Visitor | Denial:
         """Who a token stands for, or why it is not good."""
