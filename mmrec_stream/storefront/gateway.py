@@ -88,7 +88,7 @@ class Gateway:
         self.topics = Topics.of(settings)
         self.metrics = Metrics()
         self.shelf = Shelf(Addresses(settings.storefront_item_url, settings.storefront_currency, stock=dev))
-        self.desk = Desk()
+        self.desk = Desk(settings)
         self.pictures = Pictures()
         self._windows = Windows()
         self.lists = NewestLists(settings.storefront_lists_mb * 1e6)
