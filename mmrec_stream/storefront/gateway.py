@@ -14,17 +14,20 @@ from confluent_kafka import Message
 
 from mmrec_stream.contracts.acceptance import UNREADABLE, Refusal, accept
 from mmrec_stream.contracts.behaviour import BehaviourEvent, EventType, Forget
-from mmrec_stream.contracts.catalogue import decode_item
+from mmrec_stream.contracts.catalogue import CatalogueItem, decode_item
 from mmrec_stream.contracts.identity import partition_of
 from mmrec_stream.contracts.recommendations import RecommendationList, decode_list
+from mmrec_stream.contracts.rules import decode_rules
 from mmrec_stream.contracts.sessions import SessionJoin
 from mmrec_stream.errors import UserError
+from mmrec_stream.policies.policy import Policy, RulesError, Viewer
 from mmrec_stream.releases import rollout
 from mmrec_stream.settings import Settings
-from mmrec_stream.storefront.api import Card, ShownList, Why
+from mmrec_stream.storefront.api import MAX_PLACES, Card, ShownList, Why
+from mmrec_stream.storefront.companions import Companions
 from mmrec_stream.storefront.demo import Desk, profiles_in
 from mmrec_stream.storefront.following import Bridge, Follower, Source
-from mmrec_stream.storefront.hub import Hub
+from mmrec_stream.storefront.hub import CART, Hub
 from mmrec_stream.storefront.joining import JOINED, join
 from mmrec_stream.storefront.limits import Limiter
 from mmrec_stream.storefront.metrics import Metrics
@@ -33,10 +36,11 @@ from mmrec_stream.storefront.pictures import Pictures
 from mmrec_stream.storefront.popular import Counts, Rankings
 from mmrec_stream.storefront.publishing import Publisher
 from mmrec_stream.storefront.related import Relations
-from mmrec_stream.storefront.shaping import POPULAR, common_list, personal_list
+from mmrec_stream.storefront.ruling import Rules
+from mmrec_stream.storefront.shaping import POPULAR, extended, made_list, personal_list
 from mmrec_stream.storefront.shelf import Addresses, Shelf, card_of
 from mmrec_stream.storefront.tokens import SESSION_PREFIX, Denial, Keys, Visitor, check
-from mmrec_stream.storefront.trails import Sessions, Trails
+from mmrec_stream.storefront.trails import CART_EVENTS, Carts, Sessions, Trails
 from mmrec_stream.storefront.window import Window
 from mmrec_stream.topics import Topics, changelog_topic
 
@@ -85,8 +89,12 @@ class Gateway:
         self.ranked_ms = int(time.time() * 1000)
         """When `rankings` last changed."""
         self.relations: Relations | None = None
+        self.companions: Companions | None = None
+        """Made of `relations`."""
+        self.rules = Rules()
         self._releases = rollout.EMPTY
         self.trails = Trails()
+        self.carts = Carts()
         self.sessions = Sessions()
         self.window = Window()
         self.hub = Hub(settings.storefront_streams, settings.storefront_streams_per_address)
@@ -115,6 +123,7 @@ class Gateway:
             "lists": [Source(topics.recommendations, self._on_lists, newest)],
             "shop": [
                 Source(topics.catalogue, self._on_catalogue),
+                Source(topics.rules, self._on_rules),
                 Source(topics.rollouts, self._on_rollouts),
                 Source(topics.releases, self._on_releases),
                 *(Source(topic, self._on_behaviour, BEHAVIOUR_LOADED) for topic in topics.behaviour),
@@ -188,7 +197,18 @@ class Gateway:
         return msgspec.structs.replace(shown, alpha=found.alpha, times=msgspec.structs.asdict(found.times) | more)
 
     def shown(self, found: RecommendationList, surface: str, count: int, why: bool) -> ShownList:
-        """A user's list as a page shows it."""
+        """A user's list as a page shows it: beside a cart what completes it first."""
+        if (completed := self._completed(found.user_id, surface, count, why)) is not None:
+            more = self._personal(found, surface, MAX_PLACES, why)
+            return extended(completed, more, count, without=self.carts.of(found.user_id))
+        return self._personal(found, surface, count, why)
+
+    def _personal(self, found: RecommendationList, surface: str, count: int, why: bool) -> ShownList:
+        viewer = Viewer(surface, found.user_id, len(self.trails.of(found.user_id)))
+        by_id = {item.item_id: item for item in found.items}
+        permitted = self.rules.permitted(viewer, list(by_id), found.policy)
+        if len(permitted) < len(by_id):
+            found = msgspec.structs.replace(found, items=[by_id[item_id] for item_id in permitted])
         if not why:
             return personal_list(found, self.shelf, surface, count)
         own, relations = self.trails.of(found.user_id), self.relations
@@ -198,12 +218,22 @@ class Gateway:
 
         return personal_list(found, self.shelf, surface, count, source)
 
+    def _completed(self, user_id: str, surface: str, count: int, why: bool) -> ShownList | None:
+        """What completes the user's cart, beside it; None elsewhere, and where nothing is known to."""
+        if surface != CART or self.companions is None or not (cart := self.carts.of(user_id)):
+            return None
+        completed = self.companions.for_cart(cart, count, user_id, why=why)
+        return completed if completed.items else None
+
     def best(self, user_id: str | None, surface: str, count: int, why: bool) -> ShownList:
         """The user's own list where there is one that has something to show, what is popular otherwise."""
         if user_id is not None and (found := self.list_of(user_id)) is not None:
             shown = self.shown(found, surface, count, why)
             if shown.items:
                 return self.timed(shown, found)
+        if user_id is not None and (completed := self._completed(user_id, surface, count, why)) is not None:
+            more = self.popular(surface, MAX_PLACES, why)
+            return extended(completed, more, count, without=self.carts.of(user_id))
         return self.popular(surface, count, why)
 
     def popular(
@@ -241,7 +271,7 @@ class Gateway:
                 return Why(kind="popular", text="Popular with other shoppers right now")
             return Why(kind="assortment", text="From the shop's assortment")
 
-        return common_list(
+        return made_list(
             POPULAR,
             cards(),
             surface,
@@ -323,6 +353,7 @@ class Gateway:
 
     def _on_catalogue(self, messages: Sequence[Message]) -> None:
         changes: dict[str, Card | None] = {}
+        items: dict[str, CatalogueItem] = {}
         for message in messages:
             key, value = message.key(), message.value()
             if value is None:
@@ -337,8 +368,11 @@ class Gateway:
                 log.warning("%s[%d]@%d: no item: %s", message.topic(), message.partition(), message.offset(), error)
                 self.metrics.unreadable.labels(topic="catalogue").inc()
                 continue
+            items[item.item_id] = item
             picture = self.pictures.put(item.item_id, item.thumbnail or b"")
             changes[item.item_id] = card_of(item, picture, self.shelf.addresses)
+
+        self.rules.update(list(items.values()))
 
         def take() -> None:
             if different := self.shelf.update(changes):
@@ -346,6 +380,16 @@ class Gateway:
                 self.hub.news(different)
 
         self._apply(take)
+
+    def _on_rules(self, messages: Sequence[Message]) -> None:
+        for message in messages:
+            value = message.value()
+            try:
+                self.rules.obey(None if value is None else Policy(decode_rules(value)))
+            except (*UNREADABLE, RulesError) as error:
+                log.error("%s@%d: rules are not used, those before stay: %s", message.topic(), message.offset(), error)
+                self.metrics.unreadable.labels(topic="rules").inc()
+        self._apply(self._popular.clear)
 
     def _on_releases(self, messages: Sequence[Message]) -> None:
         self._fold("releases", messages)
@@ -370,8 +414,10 @@ class Gateway:
             log.error("release %s is not used, %s stays: %s", live.version, self.release, error)
             return
 
+        companions = Companions(relations, self.shelf, self.rules, self.trails)
+
         def serve() -> None:
-            self.relations = relations
+            self.relations, self.companions = relations, companions
             self._popular.clear()
 
         self._apply(serve)
@@ -383,6 +429,7 @@ class Gateway:
         passed: list[BehaviourEvent] = []
         ids: list[tuple[str, str]] = []
         steps: list[tuple[str, str]] = []
+        carts: list[tuple[str, EventType, str]] = []
         sessions: list[tuple[str, str, int]] = []
         forgotten: list[str] = []
         for message in messages:
@@ -392,6 +439,7 @@ class Gateway:
             if isinstance(event, Forget):
                 forgotten.append(event.user_id)
                 steps = [(user_id, item_id) for user_id, item_id in steps if user_id != event.user_id]
+                carts = [step for step in carts if step[0] != event.user_id]
                 continue
             passed.append(event)
             headers = dict(message.headers() or ())
@@ -401,6 +449,8 @@ class Gateway:
                 counted.append(event)
             if event.CODE != EventType.IMPRESSION and event.item_id:
                 steps.append((event.user_id, event.item_id))
+            if event.CODE in CART_EVENTS:
+                carts.append((event.user_id, event.CODE, event.item_id))
             if event.user_id.startswith(SESSION_PREFIX):
                 sessions.append((event.user_id, message.topic(), message.offset()))
         self._counts.count(counted)
@@ -408,12 +458,15 @@ class Gateway:
         def learn() -> None:
             for user_id in forgotten:
                 self.trails.forget(user_id)
+                self.carts.forget(user_id)
             if self.dev:
                 self.desk.saw(passed)
             for key in ids:
                 self.window.confirm(key)
             for user_id, item_id in steps:
                 self.trails.step(user_id, item_id)
+            for user_id in {step[0] for step in carts if self.carts.step(*step)}:
+                self.hub.cart(user_id)
             for user_id, topic, offset in sessions:
                 self.sessions.saw(user_id, topic, offset)
 
