@@ -1,7 +1,7 @@
 # make demo   everything on this machine: broker, worker, a shop, shoppers, live lists, a first model
 # make test   every test, on every broker that can be had
 # make check  lint, format, types, import contracts
-# make bench  the figures of the README (ARGS=stream, latency, storm, storefront, restore, quality …)
+# make bench  the figures of the README (ARGS=stream, latency, storm, storefront, restore, swap, quality …)
 # make help   this list
 
 PYTHON ?= python3

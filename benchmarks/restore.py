@@ -1,10 +1,8 @@
 """Restore: how fast a worker has a large profile table back from its changelog, and what a profile costs in memory."""
 
-import json
 import tempfile
 import time
-import urllib.request
-from typing import Annotated, Any
+from typing import Annotated
 
 import psutil
 import typer
@@ -12,7 +10,7 @@ import typer
 from benchmarks.kafka import Cluster, running_broker
 from benchmarks.processes import System, mmrec, running
 from benchmarks.results import Report, Target, console
-from benchmarks.workload import changelog, create_topics, worker_env
+from benchmarks.workload import changelog, create_topics, health, worker_env
 from mmrec_stream.profiles.record import RECORD
 from mmrec_stream.settings import load_settings
 from mmrec_stream.topics import changelog_topic
@@ -85,20 +83,10 @@ def _restored(system: System, port: int, profiles: int, partitions: int) -> list
         if not system.alive() or time.monotonic() > deadline:
             raise system.failure(f"{len(went_on)} of {partitions} partitions are restored")
         time.sleep(LOOK_S)
-        status, now = _status(port), time.monotonic()
+        status, now = health(port), time.monotonic()
         if not began and (status.get("restoring") or status.get("partitions")):
             began = now
         went_on += [now - began] * (len(status.get("partitions", [])) - len(went_on))
-    if (found := _status(port)["profiles"]) != profiles:
+    if (found := health(port)["profiles"]) != profiles:
         raise system.failure(f"{found} of {profiles} profiles are restored")
     return went_on
-
-
-def _status(port: int) -> dict[str, Any]:
-    """What the worker's health page says; empty while it does not answer."""
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
-            status: dict[str, Any] = json.load(answer)
-            return status
-    except OSError:
-        return {}

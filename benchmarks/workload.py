@@ -1,7 +1,10 @@
 """A worker of the product as a benchmark runs it: its environment, its topics, and changelogs made without it."""
 
+import json
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from benchmarks import events
 from benchmarks.events import Message
@@ -32,6 +35,16 @@ def worker_env(broker: Broker, *, prefix: str, app_id: str, data_dir: Path | str
         "MMREC_WEB_PORT": str(free_port()),
         **{f"MMREC_{name.upper()}": value for name, value in more.items()},
     }
+
+
+def health(port: int) -> dict[str, Any]:
+    """What a worker's health page says; empty while it does not answer."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
+            status: dict[str, Any] = json.load(answer)
+            return status
+    except OSError:
+        return {}
 
 
 def create_topics(cluster: Cluster, *, prefix: str, app_id: str, partitions: int = PARTITIONS) -> None:

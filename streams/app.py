@@ -1,6 +1,7 @@
 """The Faust app: settings in, a worker out. `faust -A streams.app worker` runs it, and so does `mmrec worker`."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -87,6 +88,10 @@ class StreamApp(faust.App):
         await self._patiently(ensure_topics, settings)
         self.serving = Serving(settings, self.metrics)
         await self._patiently(self.serving.start)
+        # Modules, catalogue and release stay. Looking for cycles among them stops every thread for a third of a second,
+        # which the objects of the next catalogue that is read would bring about.
+        gc.collect()
+        gc.freeze()
         self.outbox = Outbox(settings, self.fail)
         self.lists = Lists(
             settings,

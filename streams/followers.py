@@ -29,10 +29,25 @@ class Follower:
     the follower's afterwards. What it raises is logged with the records' place; it does not stop the following.
     """
 
-    def __init__(self, settings: Settings, topic: str, handle: Callable[[Sequence[Message]], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        topic: str,
+        handle: Callable[[Sequence[Message]], None],
+        turn: Callable[[], float] | None = None,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            settings: where the brokers are.
+            topic: what is followed.
+            handle: takes records.
+            turn: called on the follower's thread between records; says in how many seconds it wants to be called again.
+        """
         self._settings = settings
         self._topic = topic
         self._handle = handle
+        self._turn = turn
         self._next: dict[int, int] = {}
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -66,7 +81,7 @@ class Follower:
         with closing(open_consumer(self._settings, f"{self._settings.app_id}-follower")) as consumer:
             consumer.assign([TopicPartition(self._topic, partition, start) for partition, start in self._next.items()])
             while not self._stop.is_set():
-                first = consumer.poll(POLL_S)
+                first = consumer.poll(POLL_S if self._turn is None else max(0.0, min(POLL_S, self._turn())))
                 if first is None:
                     continue
                 messages = [first, *consumer.consume(MAX_BATCH - 1, 0)]

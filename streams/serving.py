@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from mmrec_stream.catalogue.attributes import Catalogue
 from mmrec_stream.catalogue.columns import ProductColumns
+from mmrec_stream.catalogue.windows import Windows
 from mmrec_stream.contracts.acceptance import UNREADABLE
 from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.contracts.identity import id_keys
@@ -60,6 +62,7 @@ class Serving:
         self._metrics = metrics
         self.catalogue = Catalogue()
         self.columns = ProductColumns()
+        self._windows = Windows()
         self.popularity = Popularity()
         self._tastes = Tastes.of(settings.preset)
         self.recommender = Recommender(
@@ -71,7 +74,7 @@ class Serving:
         )
         # Held while the catalogue or the serving release changes, so that no item falls between the two.
         self._changing = threading.Lock()
-        self._catalogue_follower = Follower(settings, self._topics.catalogue, self._on_catalogue)
+        self._catalogue_follower = Follower(settings, self._topics.catalogue, self._on_catalogue, self._turn)
         self._policy: Policy | None = None
         self._rules_follower = Follower(settings, self._topics.rules, self._on_rules)
         self.rollouts = Rollouts(settings, self.recommender, self._load, metrics)
@@ -100,7 +103,8 @@ class Serving:
 
     def _on_catalogue(self, messages: Sequence[Message]) -> None:
         items, removed = catalogue_changes(messages)
-        gone = removed + [item.item_id for item in items if not item.sellable]
+        now_ms = int(time.time() * 1000)
+        gone = removed + [item.item_id for item in items if not item.sellable_at(now_ms)]
         with self._changing:
             scorers = self.rollouts.scorers
             # The rankers first, as the catalogue's count of changes is what tells whether a list was made before them;
@@ -109,18 +113,35 @@ class Serving:
                 scorer.withdraw(gone)
             before = self.catalogue.sellable(id_keys(gone))
             if items:
-                self.catalogue.update(items)
+                self.catalogue.update(items, now_ms)
+                self._windows.update(items, now_ms)
                 changed = self.columns.update(items)
                 if self._policy is not None:
                     self._policy.refresh(self.columns, changed)
             if removed:
                 self.catalogue.remove(removed)
+                self._windows.remove(removed)
             if withdrawn := [item_id for item_id, was in zip(gone, before.tolist(), strict=True) if was]:
                 self.on_withdrawn(withdrawn)
             for scorer in scorers:
                 _tell(scorer, items, removed)
                 if items:
                     self._permit(scorer, scorer.table.rows(id_keys([item.item_id for item in items])))
+
+    def _turn(self) -> float:
+        """Let the clock bring products into sale and take them out; says in how many seconds it has more to do."""
+        now_ms = int(time.time() * 1000)
+        if self._windows.next_ms <= now_ms:
+            with self._changing:
+                changed = self._windows.turn(now_ms)
+                if changed:
+                    gone = [item_id for item_id, sellable in changed.items() if not sellable]
+                    for scorer in self.rollouts.scorers:
+                        scorer.offer(changed)
+                    self.catalogue.offer(changed)
+                    if gone:
+                        self.on_withdrawn(gone)
+        return (self._windows.next_ms - now_ms) / 1000
 
     def _on_rules(self, messages: Sequence[Message]) -> None:
         """Take over the newest rules that can be used."""
@@ -182,7 +203,9 @@ class Serving:
         # After the catalogue, so that an index has all of it.
         scorer.retrieve(settings.retrieval)
         with self._changing:
-            # What came while the whole catalogue was read.
+            # What the clock has changed, and what came, while the whole catalogue was read.
+            table = scorer.table
+            table.set_available(np.arange(len(table)), self.catalogue.sellable(table.keys))
             for messages in read_batches(settings, topic, start_offsets=ends):
                 _tell(scorer, *catalogue_changes(messages))
             self._permit(scorer)

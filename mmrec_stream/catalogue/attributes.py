@@ -1,6 +1,7 @@
 """What the stream needs of every product, as columns: attributes for the profile, and whether it can be sold."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -40,19 +41,31 @@ class Catalogue:
         """The row of each item key, `UNKNOWN` where it was never published; the shape of `keys`."""
         return self._index.rows(keys)
 
-    def update(self, items: Sequence[CatalogueItem]) -> None:
-        """Take the newest state of items."""
+    def update(self, items: Sequence[CatalogueItem], now_ms: int | None = None) -> None:
+        """Take the newest state of items.
+
+        Args:
+            items: of different ids.
+            now_ms: the moment at which their availability windows are looked at; the present one where None.
+        """
+        now_ms = int(time.time() * 1000) if now_ms is None else now_ms
         rows = self._rows([item.item_id for item in items])
         self._categories[rows] = [short_key(item.category) if item.category else NO_KEY for item in items]
         self._brands[rows] = [short_key(item.brand) if item.brand else NO_KEY for item in items]
         self._bands[rows] = price_bands(np.array([item.price for item in items], dtype=np.float64))
-        self._sellable[rows] = [item.sellable for item in items]
+        self._sellable[rows] = [item.sellable_at(now_ms) for item in items]
         self.version += 1
 
     def remove(self, item_ids: Sequence[str]) -> None:
         """Take items out of sale for good, those too that were never published."""
         rows = self._rows(item_ids)
         self._sellable[rows] = False
+        self.version += 1
+
+    def offer(self, sellable: Mapping[str, bool]) -> None:
+        """Say whether items can be sold, of which everything else stays as it was: their moment has come."""
+        rows = self._rows(list(sellable))
+        self._sellable[rows] = list(sellable.values())
         self.version += 1
 
     def sellable(self, keys: NDArray[np.uint64]) -> NDArray[np.bool_]:

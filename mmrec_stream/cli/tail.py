@@ -1,6 +1,7 @@
 """`mmrec tail`: follow a topic as people read it."""
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from enum import StrEnum
@@ -149,7 +150,7 @@ def _text(topic: Topic, message: "Message", names: "Names", top: int) -> str:
 
             item = decode_item(message.value())
             facts = [item.category, item.brand, None if item.price is None else f"{item.price:g}"]
-            facts.append(None if item.sellable else "not sellable")
+            facts.append(None if item.sellable_at(int(time.time() * 1000)) else "not sellable")
             return f"{item.item_id}: {item.title} {', '.join(fact for fact in facts if fact)}".rstrip()
         case _:
             return _event_text(message.value(), names)

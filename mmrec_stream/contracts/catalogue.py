@@ -35,12 +35,24 @@ class CatalogueItem(Struct, kw_only=True, frozen=True, omit_defaults=True):
     """What rules may weigh by name: margin, rating, season …"""
     available: bool = True
     stock: Annotated[int, Meta(ge=0)] | None = None
+    available_from: EventTime | None = None
+    """It can be sold from this moment on."""
+    available_until: EventTime | None = None
+    """It can be sold until this moment, and no longer at it; never, where that is before `available_from`."""
     updated: EventTime | None = None
 
     @property
-    def sellable(self) -> bool:
-        """Whether the item may be recommended now."""
+    def offered(self) -> bool:
+        """Whether the item may be recommended as far as the clock has no say in it."""
         return self.available and self.stock != 0
+
+    def sellable_at(self, now_ms: int) -> bool:
+        """Whether the item may be recommended at a moment, ms since 1970."""
+        return (
+            self.offered
+            and (self.available_from is None or self.available_from <= now_ms)
+            and (self.available_until is None or now_ms < self.available_until)
+        )
 
 
 encode_item = msgspec.json.Encoder().encode

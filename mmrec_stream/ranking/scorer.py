@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import fields
 from pathlib import Path
@@ -195,7 +195,7 @@ class Scorer:
         return vectors
 
     def add_items(self, items: Sequence[CatalogueItem]) -> NDArray[np.int64]:
-        """Take catalogue items as they are; says which rows all `items` have.
+        """Take catalogue items as they are now; says which rows all `items` have.
 
         Items that the release has not seen are encoded and recommendable from then on; those whose text, picture or
         attributes have changed since they were last given get another vector (see `KEPT`). Items that the release was
@@ -219,7 +219,8 @@ class Scorer:
         if len(self.table) > len(self._contents):
             self._contents = np.concatenate([self._contents, np.zeros(len(self.table), dtype=np.uint64)])
         self._contents[rows] = contents
-        self.table.set_available(rows, np.array([item.sellable for item in items], dtype=bool))
+        now_ms = int(time.time() * 1000)
+        self.table.set_available(rows, np.array([item.sellable_at(now_ms) for item in items], dtype=bool))
         return rows
 
     def adopt(self, other: "Scorer") -> int:
@@ -245,6 +246,11 @@ class Scorer:
     def withdraw(self, item_ids: Sequence[str]) -> None:
         """Recommend these items no more; ids that the table does not have are passed over."""
         self.table.set_available(self.table.rows(id_keys(item_ids)), False)
+
+    def offer(self, sellable: Mapping[str, bool]) -> None:
+        """Say whether items can be sold; ids that the table does not have are passed over."""
+        rows = self.table.rows(id_keys(list(sellable)))
+        self.table.set_available(rows, np.array(list(sellable.values()), dtype=bool))
 
     def _table_on_device(self) -> dict[str, ort.OrtValue]:
         """The table's arrays where the ranker reads them; on a CPU these are the arrays themselves."""

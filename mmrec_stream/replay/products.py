@@ -48,21 +48,23 @@ def read_products(path: Path, mapping: NamedCatalogue, pictures: Path | None) ->
                 continue
             item_id = outcome.item.item_id
             if (before := first_line.setdefault(item_id, outcome.line)) != outcome.line:
-                yield Reject(outcome.line, "item_id", f"is {item_id!r}, as in line {before}", item_id)
+                yield Reject(outcome.line, "item_id", f"is {item_id!r}, as in line {before}", item_id, item_id)
                 continue
             yield outcome if pictures is None else _with_picture(outcome, pictures)
 
 
 def _with_picture(product: Product, folder: Path) -> Product | Reject:
-    path = _picture_file(product, folder)
+    path, item_id = _picture_file(product, folder), product.item.item_id
     if path is None:
         if product.picture is None:
             return product
-        return Reject(product.line, "picture", f"is {product.picture!r}, which {folder} does not have", product.picture)
+        why = f"is {product.picture!r}, which {folder} does not have"
+        return Reject(product.line, "picture", why, product.picture, item_id)
     try:
         thumbnail = published_picture(path)
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        return Reject(product.line, "picture", f"is {path.name!r}, which is no picture: {error}", path.name)
+        why = f"is {path.name!r}, which is no picture: {error}"
+        return Reject(product.line, "picture", why, path.name, item_id)
     return replace(product, item=msgspec.structs.replace(product.item, thumbnail=thumbnail))
 
 

@@ -65,6 +65,12 @@ class TopicPublisher:
         self._producer.send(topic, encode_item(item), key=item.item_id.encode())
         self.sent[topic] += 1
 
+    def withdraw(self, item_id: str) -> None:
+        """Queue the tombstone of one catalogue item."""
+        topic = self._topics.catalogue
+        self._producer.send(topic, None, key=item_id.encode())
+        self.sent[topic] += 1
+
     def wait_until(self, ts_ms: int) -> None:
         """Wait for the clock, looking after deliveries meanwhile."""
         while (left := ts_ms / 1000 - time()) > SLEEP_FLOOR_S:

@@ -41,6 +41,8 @@ class Reject:
     reason: str
     row: str
     """The row itself, as text."""
+    item_id: str = ""
+    """The product that the row is about, where it is a catalogue's and says so."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,10 @@ def products_of_batch(
         if not fields:
             continue
         if at in texts.undecodable:
-            outcomes.append(Reject(line, texts.undecodable[at], "holds bytes that are no text", row_text(batch, at)))
+            known = fields.get("item_id", "")
+            known = "" if is_undecodable(known) else known
+            why = "holds bytes that are no text"
+            outcomes.append(Reject(line, texts.undecodable[at], why, row_text(batch, at), known))
             continue
         picture = fields.pop("picture", None)
         shown_as = dict(fields)
@@ -186,7 +191,8 @@ def products_of_batch(
         try:
             item = msgspec.convert(fields, CatalogueItem, strict=False)
         except msgspec.ValidationError as error:
-            outcomes.append(Reject(line, *explain(error, shown_as), row_text(batch, at)))
+            known = shown_as.get("item_id", "")
+            outcomes.append(Reject(line, *explain(error, shown_as), row_text(batch, at), known))
         else:
             outcomes.append(Product(line, item, picture))
     return outcomes

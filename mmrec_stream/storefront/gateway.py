@@ -12,6 +12,7 @@ from typing import Literal
 import msgspec
 from confluent_kafka import Message
 
+from mmrec_stream.catalogue.windows import Windows
 from mmrec_stream.contracts.acceptance import UNREADABLE, Refusal, accept
 from mmrec_stream.contracts.behaviour import BehaviourEvent, EventType, Forget
 from mmrec_stream.contracts.catalogue import CatalogueItem, decode_item
@@ -38,7 +39,7 @@ from mmrec_stream.storefront.publishing import Publisher
 from mmrec_stream.storefront.related import Relations
 from mmrec_stream.storefront.ruling import Rules
 from mmrec_stream.storefront.shaping import POPULAR, extended, made_list, personal_list
-from mmrec_stream.storefront.shelf import Addresses, Shelf, card_of
+from mmrec_stream.storefront.shelf import Addresses, Changes, Shelf, card_of
 from mmrec_stream.storefront.tokens import SESSION_PREFIX, Denial, Keys, Visitor, check
 from mmrec_stream.storefront.trails import CART_EVENTS, Carts, Sessions, Trails
 from mmrec_stream.storefront.window import Window
@@ -84,6 +85,7 @@ class Gateway:
         self.shelf = Shelf(Addresses(settings.storefront_item_url, settings.storefront_currency, stock=dev))
         self.desk = Desk()
         self.pictures = Pictures()
+        self._windows = Windows()
         self.lists = NewestLists(settings.storefront_lists_mb * 1e6)
         self.rankings = Rankings()
         self.ranked_ms = int(time.time() * 1000)
@@ -131,7 +133,7 @@ class Gateway:
         }
         if self.dev:  # the demo's panel shows profiles
             plans["profiles"] = [Source(changelog_topic(settings), self._on_profiles)]
-        turns = {"shop": self._rank}
+        turns = {"shop": self._turn}
         self._followers = [
             Follower(settings, name, sources, self._on_loaded, turns.get(name)) for name, sources in plans.items()
         ]
@@ -353,7 +355,8 @@ class Gateway:
 
     def _on_catalogue(self, messages: Sequence[Message]) -> None:
         changes: dict[str, Card | None] = {}
-        items: dict[str, CatalogueItem] = {}
+        items: list[CatalogueItem] = []
+        now_ms = int(time.time() * 1000)
         for message in messages:
             key, value = message.key(), message.value()
             if value is None:
@@ -368,18 +371,25 @@ class Gateway:
                 log.warning("%s[%d]@%d: no item: %s", message.topic(), message.partition(), message.offset(), error)
                 self.metrics.unreadable.labels(topic="catalogue").inc()
                 continue
-            items[item.item_id] = item
             picture = self.pictures.put(item.item_id, item.thumbnail or b"")
-            changes[item.item_id] = card_of(item, picture, self.shelf.addresses)
+            items.append(item)
+            changes[item.item_id] = card_of(item, picture, self.shelf.addresses, now_ms)
+        self.rules.update(list({item.item_id: item for item in items}.values()))
+        self._windows.remove(changes)
+        self._windows.update((item for item in items if changes[item.item_id] is not None), now_ms)
+        self._apply(lambda: self._put_on_shelf(changes))
 
-        self.rules.update(list(items.values()))
+    def _put_on_shelf(self, changes: Changes) -> None:
+        if different := self.shelf.update(changes):
+            self._popular.clear()
+            self.hub.news(different)
 
-        def take() -> None:
-            if different := self.shelf.update(changes):
-                self._popular.clear()
-                self.hub.news(different)
-
-        self._apply(take)
+    def _turn(self) -> None:
+        """What time brings: availability windows that open and close, and other popular products."""
+        if self._windows.next_ms <= (now_ms := int(time.time() * 1000)):
+            changed = self._windows.turn(now_ms)
+            self._apply(lambda: self._put_on_shelf(self.shelf.offered(changed)))
+        self._rank()
 
     def _on_rules(self, messages: Sequence[Message]) -> None:
         for message in messages:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
+import msgspec
 from msgspec import UNSET
 
 from mmrec_stream.contracts.catalogue import CatalogueItem
@@ -25,8 +26,8 @@ class Addresses:
     """Whether cards say how many are left."""
 
 
-def card_of(item: CatalogueItem, picture: Picture | None, addresses: Addresses) -> Card:
-    """The card of a product. Its picture is the catalogue's thumbnail, or else the address the catalogue gives."""
+def card_of(item: CatalogueItem, picture: Picture | None, addresses: Addresses, now_ms: int) -> Card:
+    """The card of a product as of a moment. Its picture is the catalogue's thumbnail, or else the address it gives."""
     quoted = quote(item.item_id, safe="")
     return Card(
         item_id=item.item_id,
@@ -39,7 +40,7 @@ def card_of(item: CatalogueItem, picture: Picture | None, addresses: Addresses) 
         brand=item.brand,
         category=item.category,
         tags=item.tags,
-        in_stock=item.sellable,
+        in_stock=item.sellable_at(now_ms),
         stock=item.stock if addresses.stock else UNSET,
     )
 
@@ -75,6 +76,14 @@ class Shelf:
                     different[item_id] = card
         return different
 
+    def offered(self, sellable: Mapping[str, bool]) -> Changes:
+        """The change of products that can be sold from this moment on, or no longer."""
+        return {
+            item_id: msgspec.structs.replace(card, in_stock=now)
+            for item_id, now in sellable.items()
+            if (card := self._cards.get(item_id)) is not None
+        }
+
     def get(self, item_id: str) -> Card | None:
         """The card of a product that the catalogue has."""
         return self._cards.get(item_id)
@@ -87,7 +96,7 @@ class Shelf:
         for item_id in item_ids:
             card = self._cards.get(item_id)
             if card is None and item_id not in self._removed:
-                card = card_of(CatalogueItem(item_id=item_id), None, self.addresses)
+                card = card_of(CatalogueItem(item_id=item_id), None, self.addresses, 0)
             if card is not None and card.in_stock:
                 yield card
 

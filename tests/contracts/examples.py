@@ -70,6 +70,9 @@ EXAMPLES: dict[str, Any] = {
         stock=3,
         updated=TS,
     ),
+    "catalogue_item_in_season": CatalogueItem(
+        item_id="i-8", available_from=TS, available_until=TS + 86_400_000, numbers={"margin": 0.25}
+    ),
     "recommendation_list": RecommendationList(
         list_id="b5c0",
         user_id="u-1",

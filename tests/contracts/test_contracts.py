@@ -141,10 +141,18 @@ def test_events_cannot_be_changed() -> None:
 
 
 def test_an_item_without_stock_or_taken_down_is_not_sellable() -> None:
-    assert CatalogueItem(item_id="i").sellable
-    assert CatalogueItem(item_id="i", stock=1).sellable
-    assert not CatalogueItem(item_id="i", stock=0).sellable
-    assert not CatalogueItem(item_id="i", available=False).sellable
+    assert CatalogueItem(item_id="i").offered
+    assert CatalogueItem(item_id="i", stock=1).offered
+    assert not CatalogueItem(item_id="i", stock=0).offered
+    assert not CatalogueItem(item_id="i", available=False).offered
+
+
+def test_an_item_can_be_sold_from_the_first_moment_of_its_window_until_the_last() -> None:
+    item = CatalogueItem(item_id="i", available_from=1_790_000_000_000, available_until=1_790_000_000_500)
+    moments = [1_789_999_999_999, 1_790_000_000_000, 1_790_000_000_499, 1_790_000_000_500]
+    assert [item.sellable_at(moment) for moment in moments] == [False, True, True, False]
+    assert not msgspec.structs.replace(item, stock=0).sellable_at(moments[1])
+    assert CatalogueItem(item_id="i", available_from=moments[1]).sellable_at(9_000_000_000_000)
 
 
 def test_a_dead_letter_is_keyed_by_its_origin() -> None:

@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,3 +50,37 @@ def test_lists_that_hold_what_sells_out_are_made_again(settings: Settings, topic
     assert {user: one.cause for user, one in after.items()} == {user: one.cause for user, one in before.items()}
     assert {user for user, one in after.items() if one.revision} == holding
     assert len({one.list_id for one in lists(settings)}) == len(lists(settings))
+
+
+@pytest.mark.usefixtures("topics")
+def test_what_a_window_closes_is_gone_by_the_clock_and_what_one_opens_is_there(
+    settings: Settings, tmp_path: Path
+) -> None:
+    now = int(time.time() * 1000)
+    tomorrow = now + 86_400_000
+    season: dict[str, Any] = {"item-0": {"available_until": tomorrow}, "item-1": {"available_from": tomorrow}}
+    products(settings, *(CatalogueItem(item_id=item, **season.get(item, {})) for item in ITEMS))
+
+    def held() -> set[str]:
+        found = newest_lists(settings)
+        return {place.item_id for place in found["ann"].items} if "ann" in found else set()
+
+    with WorkerProcess(settings, tmp_path / "worker.log") as worker:
+        worker.wait_ready()
+        publish(settings, (View(user_id="crowd", item_id=item, ts=now) for item in ITEMS))
+        wait_for("something popular", lambda: newest_lists(settings))
+        publish(settings, [View(user_id="ann", item_id="elsewhere", ts=now)])
+        assert wait_for("ann's list", held) == set(ITEMS) - {"item-1"}
+        soon = int(time.time() * 1000) + 1_500
+        products(
+            settings,
+            CatalogueItem(item_id="item-0", available_until=soon),
+            CatalogueItem(item_id="item-1", available_from=soon),
+        )
+        # Nothing is published from here on: the list without it is made as the moment comes.
+        wait_for("a list without what has closed", lambda: "item-0" not in held())
+        assert time.time() * 1000 >= soon
+        again = newest_lists(settings)["ann"]
+        assert (again.revision, again.times.published >= soon) == (1, True)
+        wait_for("the last moment's end", lambda: "item-1" in held())
+        assert worker.stop() == 0

@@ -1,6 +1,7 @@
 """Products: cards, pictures, and what goes with them by a real release."""
 
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,20 @@ class TestACard:
             publish(settings, "sofa")
             await until("it is gone", lambda: shop.gateway.shelf.get("sofa") is None)
             assert (await shop.get("/v1/items/sofa")).status == 404
+
+    async def test_a_window_opens_and_closes_without_a_record(self, settings: Settings) -> None:
+        soon = int(time.time() * 1000) + 1_000
+        publish(settings, product("sofa", available_until=soon), product("rug", available_from=soon))
+        async with open_shop(settings) as shop:
+
+            def in_stock(item_id: str) -> bool:
+                card = shop.gateway.shelf.get(item_id)
+                return card is not None and card.in_stock
+
+            await until("the rug's season", lambda: in_stock("rug"))
+            assert not in_stock("sofa")
+            assert (await shop.get("/v1/items/sofa")).json["in_stock"] is False
+            assert time.time() * 1000 >= soon
 
     async def test_only_pictures_are_shown(self, settings: Settings) -> None:
         publish(settings, product("jpeg", thumbnail=JPEG), product("png", thumbnail=PNG), product("none"))

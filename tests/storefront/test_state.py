@@ -25,7 +25,7 @@ IDS = st.sampled_from([f"i{n}" for n in range(8)])
 
 def shelf_of(**stock: int) -> Shelf:
     shelf = Shelf(ADDRESSES)
-    shelf.update({item: card_of(product(item, stock=left), None, ADDRESSES) for item, left in stock.items()})
+    shelf.update({item: card_of(product(item, stock=left), None, ADDRESSES, 0) for item, left in stock.items()})
     return shelf
 
 
@@ -145,7 +145,7 @@ class TestShaping:
 
     def test_a_made_list_has_an_id_of_its_items_alone(self) -> None:
         def of(items: str, generated: int, surface: str = "home") -> str:
-            cards = [card_of(product(item), None, ADDRESSES) for item in items]
+            cards = [card_of(product(item), None, ADDRESSES, 0) for item in items]
             return made_list("popular", cards, surface, 5, release="r", generated=generated).list_id
 
         assert of("abc", 1) == of("abc", 2)

@@ -266,7 +266,7 @@ class Gateway:
         recent = self._taste[who][-8:] if who else []
         scores: dict[str, tuple[float, str | None]] = {}
         for item_id, item in self.catalogue.items():
-            if not item.sellable or item_id in recent:
+            if not item.offered or item_id in recent:
                 continue
             row = self.rows.get(item_id)
             score, source = float(self.shop.popularity[row]) * 4 if row is not None else 0.5, None
@@ -333,7 +333,7 @@ class Gateway:
             "url": f"/shop/#/product/{item.item_id}",
             "brand": item.brand,
             "category": item.category,
-            "in_stock": item.sellable,
+            "in_stock": item.offered,
         }
         return self.alter(card)
 
@@ -367,7 +367,7 @@ class Gateway:
         if kind != "complementary":
             near = sorted(self.catalogue.values(), key=lambda other: -self._likeness(item, other))
             chosen += [other.item_id for other in near if other.item_id not in {item.item_id, *chosen}]
-        kept = [item_id for item_id in chosen if self.catalogue[item_id].sellable][:k]
+        kept = [item_id for item_id in chosen if self.catalogue[item_id].offered][:k]
         return web.json_response(self._list(kept, "product", [(1.0, item.item_id)] * len(kept)))
 
     async def _publish(self, request: web.Request) -> web.Response:
@@ -385,7 +385,7 @@ class Gateway:
 
     async def _changed(self, item_id: str, change: Json) -> None:
         self.catalogue[item_id] = msgspec.structs.replace(self.catalogue[item_id], **change)
-        data = json.dumps({"item_id": item_id, "in_stock": self.catalogue[item_id].sellable})
+        data = json.dumps({"item_id": item_id, "in_stock": self.catalogue[item_id].offered})
         for *_, queue in self._streams:
             queue.put_nowait(f"event: item\ndata: {data}\n\n")
         await self._renew()
@@ -433,7 +433,7 @@ class Gateway:
             inside = f"{item.category}.".startswith(f"{category}.") if category else True
             return inside and all(word in text for word in words)
 
-        found = sorted(filter(fits, self.catalogue.values()), key=lambda item: not item.sellable)
+        found = sorted(filter(fits, self.catalogue.values()), key=lambda item: not item.offered)
         cards = [self._card(item) for item in found[offset : offset + limit]]
         return web.json_response({"total": len(found), "offset": offset, "items": cards})
 

@@ -277,7 +277,7 @@ def test_a_sold_out_product_vanishes_and_can_come_back(gateway: Gateway, open_pa
     assert tab.get_by_role("button", name="Add to cart").is_disabled()
     sold.wait_for(state="detached")
     tab.get_by_role("button", name="Demo: stock it again").click()
-    until(tab, lambda: gateway.catalogue[item["item_id"]].sellable)
+    until(tab, lambda: gateway.catalogue[item["item_id"]].offered)
 
 
 def test_the_gateway_restarts_and_the_page_catches_up(gateway: Gateway, open_page: OpenPage) -> None:
