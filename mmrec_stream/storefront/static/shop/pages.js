@@ -151,13 +151,12 @@ export function basket(shop) {
     );
   }
   show();
-  const first = cart.lines().at(-1)?.item.item_id;
   return {
     title: "Cart",
     content: [
       h("h1", {}, "Your cart"),
       place,
-      first ? recommendations({ surface: "cart", item: first, kind: "complementary", count: 6, why: "" }) : null,
+      cart.lines().length ? recommendations({ surface: "cart", count: 6, why: "" }) : null,
       recommendations({ surface: "home", count: 12, why: "" }),
     ],
   };

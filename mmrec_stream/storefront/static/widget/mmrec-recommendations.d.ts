@@ -85,7 +85,7 @@ export interface RecommendationsEventMap {
 export interface RecommendationsAttributes {
   /** Where the gateway is; the page's own folder where it is missing. */
   gateway?: string;
-  /** "home", "product", "cart", or a name of your own. */
+  /** "home", "product", "cart" (what completes the visitor's cart), or a name of your own. */
   surface?: string;
   /** The product that the list is about: related products instead of personal ones. */
   item?: string;

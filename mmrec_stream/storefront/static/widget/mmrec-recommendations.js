@@ -605,7 +605,8 @@
       if (own && !this.hasAttribute("dir")) this.#section.dir = /^(ar|fa|he|ur)\b/i.test(own) ? "rtl" : "ltr";
       else this.#section.removeAttribute("dir");
       this.#section.lang = this.#language;
-      const name = this.getAttribute("item") ? this.#kind : this.#surface;
+      const completes = this.#list?.strategy === "complementary" && "complementary";
+      const name = this.getAttribute("item") ? this.#kind : completes || this.#surface;
       const personal = !this.#list || this.#list.personalised || this.getAttribute("item");
       this.#heading.textContent =
         this.getAttribute("heading") || (personal && this.getAttribute("personalised") !== "false" ? this.#say(name) || this.#say("home") : this.#say("popular"));
