@@ -15,19 +15,19 @@ CASES = (
 )
 """Each is a module `benchmarks.<case>` with a typer function `command`."""
 
-DOCUMENT = "document"
-"""Renews docs/performance.md from the figures; no benchmark, so it runs only when it is named."""
+APART = ("lighthouse", "document")
+"""Run only when they are named: one fetches Lighthouse, the other is no benchmark and renews docs/performance.md."""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the case that the first argument names, with the rest as its options; all cases where none is named."""
     if arguments and arguments[0] in ("-h", "--help"):
-        names = " | ".join((*CASES, DOCUMENT))
+        names = " | ".join((*CASES, *APART))
         console.print(f"python -m benchmarks [{names}] [--quick] [options]", markup=False)
         return 0
     named = bool(arguments) and not arguments[0].startswith("-")
-    if named and arguments[0] not in (*CASES, DOCUMENT):
-        console.print(f"no benchmark is called {arguments[0]!r}; there are {', '.join(CASES)}", style="red")
+    if named and arguments[0] not in (*CASES, *APART):
+        console.print(f"no benchmark is called {arguments[0]!r}; there are {', '.join((*CASES, *APART))}", style="red")
         return 2
     cases, options = (arguments[:1], arguments[1:]) if named else (CASES, arguments)
     failed = 0

@@ -142,7 +142,7 @@ def _push(settings: Settings, process: psutil.Process, streams: int, rate: int, 
             while (ahead := began + place / rate - time.perf_counter()) > 0:
                 producer.poll(min(ahead, 0.001))
             start = place * 7 % (len(items) - SHOWN)
-            value = encode_list(_list(users[user], items[start : start + SHOWN], number))
+            value = encode_list(list_of(users[user], items[start : start + SHOWN], number))
             producer.send(topic, value, key=users[user].encode())
     took = time.perf_counter() - began
     cores = (_cpu(process) - used) / took
@@ -150,7 +150,7 @@ def _push(settings: Settings, process: psutil.Process, streams: int, rate: int, 
     return Pushed(count, took, cores)
 
 
-def _list(user: str, items: Sequence[str], number: int) -> RecommendationList:
+def list_of(user: str, items: Sequence[str], number: int) -> RecommendationList:
     now = time.time() * 1000
     return RecommendationList(
         list_id=f"round{number} {now:.3f}",

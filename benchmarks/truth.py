@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 import typer
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from benchmarks.results import Report, Target, console
 from mmrec_stream.catalogue.attributes import Catalogue
 from mmrec_stream.contracts.behaviour import BehaviourEvent, EventType
+from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.contracts.identity import id_keys, source_key
 from mmrec_stream.data.dataset import from_events
 from mmrec_stream.profiles.columns import columns_of
@@ -61,25 +63,44 @@ AGES = {
 
 
 class World:
-    """Shoppers, the products on sale, and what workers would recommend with."""
+    """Shoppers, the products that have come in, and what workers would recommend with."""
 
     def __init__(self, shoppers: Shoppers, now_ms: int) -> None:
         self.shoppers = shoppers
         self.on_sale = shoppers.on_sale(now_ms)
-        items = [item for item, there in zip(shoppers.shop, self.on_sale, strict=True) if there]
-        self.items = items
+        self.known = self.on_sale | shoppers.sold_out(now_ms)
+        self.items = [self._item(int(row)) for row in np.flatnonzero(self.known)]
         self.catalogue = Catalogue()
-        self.catalogue.update(items)
+        self.catalogue.update(self.items)
         self.popularity = Popularity()
         self.keys = id_keys([item.item_id for item in shoppers.shop])
         self._rows = {item.item_id: row for row, item in enumerate(shoppers.shop)}
+        self._scorer: Scorer | None = None
 
     def recommender(self, scorer: Scorer | None) -> Recommender:
         """A recommender as a worker has it; without a release it serves what is popular."""
         made = Recommender(self.catalogue, self.popularity, list_size=PLACES, repeats=REPEATS)
         if scorer is not None:
+            if scorer is not self._scorer:
+                scorer.add_items(self.items)
+                self._scorer = scorer
             made.serve(scorer)
         return made
+
+    def sell_at(self, now_ms: int) -> None:
+        """Tell catalogue and release what is sold out at `now_ms`, and what is back, as workers are told."""
+        on_sale = self.known & self.shoppers.on_sale(now_ms)
+        changed = np.flatnonzero(on_sale != self.on_sale)
+        self.on_sale = on_sale
+        if len(changed):
+            items = [self._item(int(row)) for row in changed]
+            self.catalogue.update(items)
+            if self._scorer is not None:
+                self._scorer.add_items(items)
+
+    def _item(self, row: int) -> CatalogueItem:
+        item = self.shoppers.shop[row]
+        return item if self.on_sale[row] else msgspec.structs.replace(item, stock=0)
 
     def fold(self, rows: ProfileRows, users: Sequence[str], events: Sequence[BehaviourEvent], first: int) -> None:
         """Fold events into the profiles that `users` name, one each; offsets count from `first`."""
@@ -94,7 +115,8 @@ class World:
         self.popularity.count([event.item_id for event in events], columns.items, columns.types, columns.times_ms)
 
     def judge(self, recommender: Recommender, user: str, record: Records, now_ms: int) -> "Judged":
-        """The list for one profile, (1,), beside the best list that the same rules allow."""
+        """The list for one profile, (1,), beside the best list of what is on sale that the same rules allow."""
+        self.sell_at(now_ms)
         out = barred_keys(record, np.array(now_ms // 1000), REPEATS)
         allowed = self.on_sale & ~np.isin(self.keys, out[out > 0])
         slate = recommender.recommend([user], record.copy(), now_ms)[0]
@@ -123,7 +145,7 @@ def command(
     minutes: Annotated[float, typer.Option(help="Most minutes of training.")] = 1.5,
     seed: Annotated[int, typer.Option(help="Of shop, shoppers and model.")] = 7,
 ) -> None:
-    """Regret of served lists against the best ones, events until a change of taste is noticed, cost of old profiles."""
+    """Regret of served lists, what sell-outs cost, events until a change of taste is noticed, cost of old profiles."""
     if quick:
         users, items, minutes = users // 3, items // 3, minutes / 3
     report = Report("truth", quick=quick, users=users, items=items, seed=seed)
@@ -145,6 +167,7 @@ def command(
             part = past[start : start + 10_000]
             world.fold(rows, [event.user_id for event in part], part, start)
         _regrets(report, world, scorer, rows)
+        _sell_outs(report, world, scorer, rows)
         status.update("age of profiles")
         shoppers.sessions_per_day = 2.0
         after = [event for event in shoppers.past(2, END_MS + 2 * DAY_MS) if event.CODE != EventType.IMPRESSION]
@@ -186,6 +209,21 @@ def _regrets(report: Report, world: World, scorer: Scorer, rows: ProfileRows) ->
         report.add("clicks a list", name, _mean(one.clicks for one in judged), "expected")
     best = _mean(one.clicks / (1 - one.regret) for one in found["hybrid"])
     report.add("clicks a list", "the best list", best, "expected")
+
+
+def _sell_outs(report: Report, world: World, scorer: Scorer, rows: ProfileRows) -> None:
+    """Clicks that lists earn whose maker knows what is sold out, or knew it a day ago; sold-out products earn none."""
+    recommender = world.recommender(scorer)
+    users = [user for user in rows if int(_record(rows, user)["last_ms"][0]) >= END_MS - 7 * DAY_MS]
+    lists = {}
+    for name, told in (("stock of a day ago", END_MS - DAY_MS), ("stock as it is", END_MS)):
+        lists[name] = [world.judge(recommender, user, _record(rows, user), told).rows for user in users]
+    report.add("sold out", "of all products", world.shoppers.sold_out(END_MS).sum() / world.known.sum(), "share")
+    for name, made in lists.items():
+        report.add("places of a list that are sold out", name, _mean((~world.on_sale[one]).sum() for one in made), "")
+        attractions = [world.shoppers.attraction(user) * world.on_sale for user in users]
+        clicks = _mean(expected_clicks(one, rows) for one, rows in zip(attractions, made, strict=True))
+        report.add("clicks a list", f"hybrid, {name}", clicks, "expected")
 
 
 def _ages(

@@ -24,7 +24,9 @@ BAR_STEP = 500
 
 def simulate(
     users: Annotated[int, typer.Option(min=1, help="Shoppers. A fifth of them comes in as time goes on.")] = 2000,
-    items: Annotated[int, typer.Option(min=12, help="Products. Some are launched later.")] = 2000,
+    items: Annotated[
+        int, typer.Option(min=12, help="Products. Some are launched later, some sell out and come back.")
+    ] = 2000,
     days_before: Annotated[float, typer.Option(min=0, max=3650, help="Days of past log, up to now.")] = 14.0,
     rate: Annotated[float, typer.Option(min=0, help="Live events a second after that; 0: none.")] = 50.0,
     seconds: Annotated[float | None, typer.Option(min=0, help="Live time; without, until Ctrl-C.")] = None,
@@ -83,7 +85,7 @@ def _open(
 
 
 def _publish_past(publisher: "Publisher", shoppers: "Shoppers", days: float, now: int) -> None:
-    """The catalogue of the beginning, then the log with the launches in it."""
+    """The catalogue of the beginning, then the log with what comes in, sells out and comes back."""
     from mmrec_stream.contracts.catalogue import CatalogueItem
     from mmrec_stream.simulator.shoppers import DAY_MS
 
@@ -92,7 +94,7 @@ def _publish_past(publisher: "Publisher", shoppers: "Shoppers", days: float, now
     events = 0
     with events_progress() as progress:
         task = progress.add_task(f"past log, {days:g} days", total=days * DAY_MS)
-        for each in shoppers.with_launches(shoppers.past(days, now)):
+        for each in shoppers.with_catalogue(shoppers.past(days, now)):
             if isinstance(each, CatalogueItem):
                 publisher.item(each)
                 continue
@@ -113,7 +115,7 @@ def _publish_live(
     lists: "ListReader | None",
     seed: int,
 ) -> None:
-    """Live events at their times, launches among them, and what shoppers do with the lists that come in."""
+    """Live events at their times, changes of the catalogue among them, and what shoppers do with the lists they get."""
     import numpy as np
 
     from mmrec_stream.contracts.catalogue import CatalogueItem
@@ -125,7 +127,7 @@ def _publish_live(
     events = 0
     with events_progress() as progress:
         task = progress.add_task(f"live, {rate:g} events/s", total=None if seconds is None else seconds * 1000)
-        for each in shoppers.with_launches(takewhile(lambda event: event.ts < end, coming)):
+        for each in shoppers.with_catalogue(takewhile(lambda event: event.ts < end, coming)):
             if isinstance(each, CatalogueItem):
                 publisher.item(each)
                 continue

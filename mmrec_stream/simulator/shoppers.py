@@ -3,14 +3,15 @@
 A shopper likes styles, colours, uses, brands and a price level, shares much of that with a circle of friends, and
 drifts. A session starts in a category and goes from item to item: to alike ones, to an item's usual successors, after
 something went into the cart to what goes with it. Whether a look turns into a click, a click into a purchase, and a
-purchase into a return depends on how much the shopper likes the item.
+purchase into a return depends on how much the shopper likes the item. What is sold out is passed by and not bought.
 """
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from heapq import heapify, heapreplace
 from typing import TypedDict
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,6 +31,7 @@ from mmrec_stream.contracts.behaviour import (
 )
 from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.simulator.shop import Shop
+from mmrec_stream.simulator.stock import Stock
 from mmrec_stream.simulator.words import BRANDS, CATEGORIES, COLOURS, STYLES, USES
 
 Bools = NDArray[np.bool_]
@@ -177,6 +179,8 @@ class Shoppers:
         self._last_bought = np.full(users, -1)
         self._launch = np.where(shop.tranche == 0, np.iinfo(np.int64).min, NEVER)
         self._announced = shop.tranche == 0
+        self._stock = Stock(len(shop), np.random.default_rng([seed, 7]))
+        self._told_sold_out = np.zeros(len(shop), bool)
         self._history: str | None = None
         self._sessions = self._orders = 0
         self._counted = np.array(FIRST_GUESS)
@@ -209,8 +213,12 @@ class Shoppers:
         return MOST_ATTRACTIVE * _sigmoid(self.affinity(user_id) - ATTRACTS_FROM)
 
     def on_sale(self, now_ms: int) -> Bools:
-        """Which items have come in by `now_ms`, shape (items,)."""
-        return np.asarray(self._launch <= now_ms)
+        """Which items can be bought at `now_ms`, shape (items,): they have come in and are not sold out."""
+        return self._there(np.arange(len(self.shop)), now_ms)
+
+    def sold_out(self, now_ms: int) -> Bools:
+        """Which items have come in and are sold out at `now_ms`, shape (items,)."""
+        return np.asarray((self._launch <= now_ms) & ~self.on_sale(now_ms))
 
     def change_tastes(self, user_ids: Sequence[str], seed: int) -> None:
         """From the next generated session on these users like something else: every taste is drawn anew.
@@ -224,7 +232,7 @@ class Shoppers:
 
     @property
     def first_items(self) -> list[CatalogueItem]:
-        """The items that are there from the start; `with_launches` brings the others."""
+        """The items that are there from the start; `with_catalogue` brings the others, and what sells out."""
         return [self.shop[int(row)] for row in np.flatnonzero(self.shop.tranche == 0)]
 
     # Behaviour ------------------------------------------------------------------------------------
@@ -232,42 +240,60 @@ class Shoppers:
     def past(self, days: float, end_ms: int) -> Iterator[BehaviourEvent]:
         """The log of the `days` before `end_ms`, in time order; visits follow the hours of the day (UTC).
 
-        A twelfth of the items comes in on the way. What is under way at `end_ms`, like a return of a late purchase,
-        comes later, in `live`.
+        A twelfth of the items comes in on the way; some sell out and come back. What is under way at `end_ms`, like a
+        return of a late purchase, comes later, in `live`.
         """
         start_ms = end_ms - round(days * DAY_MS)
         waiting = np.flatnonzero((self.shop.tranche == 1) & (self._launch == NEVER))
         self._launch[waiting] = self._rng.integers(start_ms, max(end_ms, start_ms + 1), len(waiting))
+        self._stock.deliver(waiting, self._launch[waiting])
         self._begin(start_ms)
         return self._past(start_ms, end_ms)
 
     def live(self, rate: float, start_ms: int) -> Iterator[BehaviourEvent]:
         """Events from `start_ms` on without end, in time order, about `rate` of them in a second of event time.
 
-        Every `LAUNCH_EVERY_MS` an item comes in, as long as there are any (see `with_launches`).
+        Every `LAUNCH_EVERY_MS` an item comes in, as long as there are any, and items sell out and come back more often
+        than in the past log (see `with_catalogue`).
         """
         if rate <= 0:
             raise ValueError(f"a live rate must be above 0 events a second; got {rate}")
+        self._stock.go_live(start_ms)
         waiting = np.flatnonzero(self.shop.tranche == 2)
         self._launch[waiting] = start_ms + LAUNCH_EVERY_MS * np.arange(1, len(waiting) + 1)
+        self._stock.deliver(waiting, self._launch[waiting])
         self._begin(start_ms)
         return self._live(rate, start_ms)
 
-    def with_launches(self, events: Iterable[BehaviourEvent]) -> Iterator[BehaviourEvent | CatalogueItem]:
-        """`events` in time order, and before the first one after its launch each item that came in; each once."""
-        waiting = np.flatnonzero(~self._announced & (self._launch < NEVER))
-        coming = deque(waiting[np.argsort(self._launch[waiting], kind="stable")].tolist())
+    def with_catalogue(self, events: Iterable[BehaviourEvent]) -> Iterator[BehaviourEvent | CatalogueItem]:
+        """`events` in time order, and before the first one after it each change of the catalogue.
+
+        A change is an item that comes in, once, and one that sells out (`stock` 0) or comes back.
+        """
+        coming: list[tuple[int, int]] | None = None
         for event in events:
-            while coming and self._launch[coming[0]] <= event.ts:
-                row = coming.popleft()
-                self._announced[row] = True
-                yield self.shop[row]
+            if coming is None:
+                known = np.flatnonzero(self._launch < NEVER)
+                first = np.maximum(self._launch[known], event.ts)
+                coming = list(zip(first.tolist(), known.tolist(), strict=True))
+                heapify(coming)
+            while coming and coming[0][0] <= event.ts:
+                now, row = coming[0]
+                which = np.array([row])
+                heapreplace(coming, (int(self._stock.next_change(which, now)[0]), row))
+                sold_out = bool(self._stock.sold_out(which, now)[0])
+                if self._announced[row] and self._told_sold_out[row] == sold_out:
+                    continue
+                self._announced[row], self._told_sold_out[row] = True, sold_out
+                yield msgspec.structs.replace(self.shop[row], stock=0) if sold_out else self.shop[row]
             yield event
 
     def react(
         self, user_id: str, item_ids: Sequence[str], rng: np.random.Generator, *, ts: int, list_id: str
     ) -> list[BehaviourEvent]:
         """What the user does with a list: sees it from the top, tires, clicks what is liked, may buy. In time order.
+
+        What is sold out at `ts` is not shown, as on a page.
 
         Clicks follow the position-based model (Richardson et al., WWW 2007): the probability of a click is that of
         examining the place times the item's `attraction`; `truth` computes with both. Nothing of the shoppers' state
@@ -282,7 +308,9 @@ class Shoppers:
         """
         user = self._row(user_id)
         seen = min(len(item_ids), int(rng.geometric(1 - EXAMINED_ON)))
-        shown = [(at, self._item_rows[name]) for at, name in enumerate(item_ids[:seen]) if name in self._item_rows]
+        known = [(at, self._item_rows[name]) for at, name in enumerate(item_ids[:seen]) if name in self._item_rows]
+        there = self._there(np.array([row for _, row in known], dtype=np.int64), ts)
+        shown = [one for one, still in zip(known, there.tolist(), strict=True) if still]
         if not shown:
             return []
         liking = self._liking(np.array([user]), np.array([[row for _, row in shown]]))[0]
@@ -426,6 +454,8 @@ class Shoppers:
             clicks = rng.random(len(on)) < 0.7 * _sigmoid(liking - 0.5)
             self._act(parts, EventType.CLICK, on[clicks], clock, users, number, item, 1_000, 6_000)
             carts = clicks & (rng.random(len(on)) < 0.3 * _sigmoid(liking - 2.0))
+            # Whoever is in a category that is sold out looks at what there was.
+            carts &= self._there(chosen, clock[on])
             self._act(parts, EventType.ADD_TO_CART, on[carts], clock, users, number, item, 2_000, 12_000)
             in_cart[on] = carts
             cart_session.append(on[carts])
@@ -463,10 +493,10 @@ class Shoppers:
         return np.asarray(users)
 
     def _weights(self, start: Ints) -> Floats:
-        """Cumulated popularity of the items that are there, by category; newest items stand in the window."""
+        """Cumulated popularity of the items on sale, by category; newest items stand in the window."""
         now = int(start[0])
-        fresh = (self._launch > now - 3 * DAY_MS) & (self._launch <= now)
-        weights = self.shop.popularity * np.where(fresh, 3.0, 1.0) * (self._launch <= now)
+        fresh = self._launch > now - 3 * DAY_MS
+        weights = self.shop.popularity * np.where(fresh, 3.0, 1.0) * self.on_sale(now)
         return np.concatenate([[0.0], weights[self._by_category].cumsum()])
 
     def _next(
@@ -500,6 +530,7 @@ class Shoppers:
         )
         candidates = self._by_category[at]
         score = self._liking(users, candidates) + rng.gumbel(0, 1, candidates.shape)
+        score = np.where(self._there(candidates, now[:, None]), score, -np.inf)
         if not first:
             score += 1.2 * (shop.style[candidates] == shop.style[current][:, None])
             score += 0.8 * (shop.colour[candidates] == shop.colour[current][:, None])
@@ -507,12 +538,16 @@ class Shoppers:
         best = np.argmax(score, axis=1)
         rows = np.arange(sessions)
         chosen = candidates[rows, best]
-        there = direct[:, None] & (self._launch[related] <= now[:, None])
+        there = direct[:, None] & self._there(related, now[:, None])
         close = np.where(there, self._liking(users, related) + rng.gumbel(0, 1, related.shape), -np.inf)
         best = np.argmax(close, axis=1)
         taken = close[rows, best] > -np.inf
         chosen = np.where(taken, related[rows, best], chosen)
         return chosen, self._liking(users, chosen[:, None])[:, 0]
+
+    def _there(self, items: Ints, now: Ints | int) -> Bools:
+        """Whether items have come in and are not sold out; items and times are broadcast against each other."""
+        return np.asarray((self._launch[items] <= now) & ~self._stock.sold_out(items, now))
 
     def _intent(self, users: Ints, weights: Floats) -> Ints:
         """The category each session starts in: by taste, among those that have items."""
@@ -534,9 +569,9 @@ class Shoppers:
         gone, goods = session[removed], item[removed]
         when = clock[gone] + rng.integers(2_000, 20_000, len(gone))
         parts.append(_columns(EventType.REMOVE_FROM_CART, when, users[gone], number[gone], goods))
-        bought = ~removed & (rng.random(len(clock)) < 0.6)[session]
-        session, item = session[bought], item[bought]
         paid = clock + rng.integers(30_000, 180_000, len(clock))
+        bought = ~removed & (rng.random(len(clock)) < 0.6)[session] & self._there(item, paid[session])
+        session, item = session[bought], item[bought]
         basket, place = np.unique(session, return_inverse=True)
         orders = self._orders + place
         self._orders += len(basket)

@@ -17,7 +17,7 @@ def test_an_unknown_case_is_refused_with_those_there_are(capsys: pytest.CaptureF
     assert "stream" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*CASES, "lighthouse"])
 def test_every_case_explains_itself(case: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", case, "--help"], capture_output=True, text=True, timeout=60

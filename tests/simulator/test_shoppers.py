@@ -170,13 +170,42 @@ def test_items_come_in_as_the_log_goes_on_and_before_anyone_sees_them(shop: Shop
     shoppers = Shoppers(shop, 1500, seed=5)
     known = {item.item_id for item in shoppers.first_items}
     at_first = len(known)
-    for each in shoppers.with_launches(shoppers.past(10, END)):
+    for each in shoppers.with_catalogue(shoppers.past(10, END)):
         if isinstance(each, CatalogueItem):
-            assert each.item_id not in known
             known.add(each.item_id)
         elif not isinstance(each, Follow):
             assert each.item_id in known
     assert at_first < len(known) < len(shop)
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_the_catalogue_tells_what_sells_out_and_nobody_buys_it_until_it_is_back(shop: Shop, live: bool) -> None:
+    shoppers = Shoppers(shop, 1500, seed=5)
+    told = {item.item_id: True for item in shoppers.first_items}
+    log = shoppers.with_catalogue(shoppers.past(10, END))
+    if live:
+        for each in log:
+            if isinstance(each, CatalogueItem):
+                told[each.item_id] = each.offered
+        log = shoppers.with_catalogue(takewhile(lambda e: e.ts < END + 900_000, shoppers.live(80, END)))
+    went = back = looks = wrong = 0
+    now = END
+    for each in log:
+        if isinstance(each, CatalogueItem):
+            if each.item_id in told:
+                assert told[each.item_id] != each.offered
+                went, back = went + (not each.offered), back + each.offered
+            told[each.item_id] = each.offered
+            continue
+        now = each.ts
+        if isinstance(each, Purchase):
+            assert told[each.item_id]
+        elif isinstance(each, View):
+            looks, wrong = looks + 1, wrong + (not told[each.item_id])
+    assert went > 10 < back
+    assert wrong < looks / 200
+    on_sale = {item.item_id for item, there in zip(shop, shoppers.on_sale(now), strict=True) if there}
+    assert {item_id for item_id, sellable in told.items() if sellable} == on_sale
 
 
 def test_what_a_user_clicks_is_what_the_user_likes(shop: Shop, shoppers: Shoppers, log: list[BehaviourEvent]) -> None:
@@ -219,11 +248,12 @@ def test_live_goes_on_where_the_past_stopped_at_the_rate_asked_for(shop: Shop) -
 
 def test_live_sees_launches_which_shoppers_find(shop: Shop) -> None:
     shoppers = Shoppers(shop, 1500, seed=8)
-    for _ in shoppers.with_launches(shoppers.past(1, END)):
+    for _ in shoppers.with_catalogue(shoppers.past(1, END)):
         pass
     until = takewhile(lambda event: event.ts < END + 120_000, shoppers.live(80, END))
-    both = list(shoppers.with_launches(until))
-    new = {each.item_id for each in both if isinstance(each, CatalogueItem)}
+    both = list(shoppers.with_catalogue(until))
+    live_only = {item.item_id for item, tranche in zip(shop, shop.tranche, strict=True) if tranche == 2}
+    new = live_only & {each.item_id for each in both if isinstance(each, CatalogueItem)}
     assert len(new) == pytest.approx(7, abs=2)
     assert new & {each.item_id for each in both if isinstance(each, View)}
 
@@ -267,7 +297,8 @@ def test_a_liked_list_is_clicked_more_and_from_the_top(shop: Shop, shoppers: Sho
 
 
 def test_a_reaction_is_valid_ordered_repeatable_and_leaves_no_trace(shop: Shop, shoppers: Shoppers) -> None:
-    names = [item.item_id for item in shop[:20]] + ["of-another-shop"]
+    there, gone = (np.flatnonzero(rows)[:12] for rows in (shoppers.on_sale(END), shoppers.sold_out(END)))
+    names = [shop[int(row)].item_id for row in [*there, gone[0]]] + ["of-another-shop"]
     before = shoppers.affinity("user-0003").copy()
     one, other = (shoppers.react("user-0003", names, np.random.default_rng(4), ts=END, list_id="l1") for _ in range(2))
     assert one == other
@@ -275,6 +306,8 @@ def test_a_reaction_is_valid_ordered_repeatable_and_leaves_no_trace(shop: Shop, 
     assert all(decode_event(encode_event(event)) == event for event in one)
     shown = [event.position for event in one if isinstance(event, Impression)]
     assert shown == list(range(len(shown)))
+    assert 0 < len(shown) <= len(there)
+    assert shoppers.react("user-0003", names[12:], np.random.default_rng(4), ts=END, list_id="l2") == []
     assert (before == shoppers.affinity("user-0003")).all()
 
 

@@ -4,7 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
-from itertools import islice
+from itertools import islice, pairwise
 
 import numpy as np
 import pytest
@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmrec_stream.contracts.behaviour import Click, encode_event
+from mmrec_stream.contracts.catalogue import CatalogueItem, encode_item
 from mmrec_stream.simulator import Shoppers, make_shop
+from mmrec_stream.simulator.shoppers import DAY_MS, HOUR_MS
 from mmrec_stream.simulator.truth import best_list, expected_clicks, regret
 
 END = 1_790_000_000_000
@@ -45,7 +47,9 @@ def test_shoppers_click_as_often_as_the_truth_says() -> None:
     shop = make_shop(60, seed=3, pictures=False)
     shoppers = Shoppers(shop, 20, seed=3)
     user, draws = "user-04", 4_000
-    rows = best_list(shoppers.attraction(user), np.ones(60, dtype=bool), 10)
+    for _ in shoppers.past(0, END):
+        pass
+    rows = best_list(shoppers.attraction(user), shoppers.on_sale(END), 10)
     names = [shop[int(row)].item_id for row in rows]
     rng = np.random.default_rng(0)
     clicks = np.zeros(10)
@@ -72,19 +76,36 @@ def test_items_that_came_in_stay_in_when_the_log_goes_on() -> None:
     shoppers = Shoppers(make_shop(100, seed=3, pictures=False), 20, seed=3)
     for _ in shoppers.past(2, END):
         pass
-    there = shoppers.on_sale(END)
+    there = shoppers.on_sale(END) | shoppers.sold_out(END)
     assert shoppers.shop.tranche[there].tolist().count(1) == (shoppers.shop.tranche == 1).sum() > 0
     for _ in shoppers.past(1, END + 86_400_000):
         pass
-    assert (shoppers.on_sale(END) == there).all()
+    assert (shoppers.on_sale(END) | shoppers.sold_out(END) == there).all()
+
+
+def test_the_best_list_leaves_out_what_is_sold_out_and_has_it_again_later() -> None:
+    shoppers = Shoppers(make_shop(60, seed=3, pictures=False), 20, seed=3)
+    for _ in shoppers.past(20, END):
+        pass
+    attraction, hours = shoppers.attraction("user-04"), range(END - 20 * DAY_MS, END, 6 * HOUR_MS)
+    lists = [set(best_list(attraction, shoppers.on_sale(now), 10).tolist()) for now in hours]
+    outs = [set(np.flatnonzero(shoppers.sold_out(now)).tolist()) for now in hours]
+    assert not any(best & out for best, out in zip(lists, outs, strict=True))
+    favourites = set(best_list(attraction, shoppers.on_sale(END) | shoppers.sold_out(END), 5).tolist())
+    gone = [favourites & out for out in outs]
+    assert any(gone)
+    assert any(before and not before <= after for before, after in pairwise(gone))
 
 
 def events_digest() -> str:
     """What tells one history from another: its first events, past and live."""
     shoppers = Shoppers(make_shop(60, seed=3, pictures=False), 40, seed=3)
     digest = hashlib.sha256()
-    for event in [*islice(shoppers.past(1, END), 300), *islice(shoppers.live(20, END), 300)]:
-        digest.update(encode_event(event))
+    for each in [
+        *islice(shoppers.with_catalogue(shoppers.past(1, END)), 300),
+        *islice(shoppers.with_catalogue(shoppers.live(20, END)), 300),
+    ]:
+        digest.update(encode_item(each) if isinstance(each, CatalogueItem) else encode_event(each))
     return digest.hexdigest()
 
 
