@@ -50,6 +50,7 @@ from mmrec_stream.storefront.publishing import CONFIRM_S, MAX_WAITING
 from mmrec_stream.storefront.related import Kind
 from mmrec_stream.storefront.shaping import POPULAR
 from mmrec_stream.storefront.tokens import MAX_SESSION, NOBODY, SESSION_PREFIX, Denial, Visitor
+from mmrec_stream.storefront.trails import IN_CART
 from mmrec_stream.storefront.window import Delivery
 
 GATEWAY = web.AppKey("gateway", Gateway)
@@ -103,6 +104,7 @@ LIST_QUERY = (
     Query("why", bool, "1: with the reason of each place"),
     Query("personalised", bool, "false: the list that is the same for everybody"),
 )
+CART_QUERY = Query("items", str, "beside a cart: ids of what is in it, by commas; else what the visitor's events say")
 
 _JITTER = SystemRandom()
 
@@ -148,6 +150,22 @@ class Caller:
         """
         count: int = self.converted("k", Places, DEFAULT_PLACES)
         return count
+
+    @property
+    def cart(self) -> tuple[str, ...] | None:
+        """What the page says is in the cart; None where it says nothing of it.
+
+        Raises:
+            ApiError: something in it is no item's id.
+        """
+        given = self.request.query.get("items")
+        if given is None:
+            return None
+        try:
+            items: list[str] = msgspec.convert([one for one in given.split(",") if one], list[Id])
+        except msgspec.ValidationError as error:
+            raise ApiError(400, "invalid_parameter", str(error), field="items") from None
+        return tuple(dict.fromkeys(items))[-IN_CART:]
 
     @property
     def why(self) -> bool:
@@ -255,7 +273,7 @@ async def get_recommendations(request: web.Request) -> web.Response:
     """The newest list of a user, or what is popular."""
     caller = await _caller(request)
     gateway = caller.gateway
-    shown = gateway.best(caller.personal, caller.surface, caller.places, caller.why)
+    shown = gateway.best(caller.personal, caller.surface, caller.places, caller.why, caller.cart)
     if shown.list_id.startswith(f"{POPULAR}-"):
         gateway.metrics.served.labels(strategy="fallback").inc()
         # Whoever has a token may have a list of his own the next moment: his browser asks whether this one still holds.
@@ -321,7 +339,7 @@ async def get_related(request: web.Request) -> web.Response:
 async def get_stream(request: web.Request) -> web.StreamResponse:
     """Server-sent events: the newest list now and whenever there is another, and changes of what it shows."""
     caller = await _caller(request)
-    gateway, show = caller.gateway, (caller.surface, caller.places, caller.why)
+    gateway, show = caller.gateway, (caller.surface, caller.places, caller.why, caller.cart)
     stream = Stream(caller.personal, caller.address, caller.surface)
     if (bound := gateway.hub.open(stream)) is not None:
         gateway.metrics.limited.labels(by=f"streams_{bound}").inc()
@@ -353,7 +371,7 @@ async def get_stream(request: web.Request) -> web.StreamResponse:
 
 
 async def _next_frame(
-    stream: Stream, gateway: Gateway, show: tuple[str, int, bool], expires: float | None
+    stream: Stream, gateway: Gateway, show: tuple[str, int, bool, tuple[str, ...] | None], expires: float | None
 ) -> bytes | None:
     """What to write next: news, a heartbeat when there is none for long; None once the token has expired."""
     silence = HEARTBEAT_S if expires is None else min(HEARTBEAT_S, max(0.0, expires - time.time()))
@@ -527,7 +545,7 @@ ROUTES: tuple[Route, ...] = (
         get_recommendations,
         "The visitor's newest list, or what is popular.",
         "Without a token, consent or a list of the visitor's own, the list is the same for everybody.",
-        query=LIST_QUERY,
+        query=(*LIST_QUERY, CART_QUERY),
         answers=ShownList,
         refusals=(400, 401, 403, 429),
         token=True,
@@ -539,7 +557,7 @@ ROUTES: tuple[Route, ...] = (
         "Server-sent events: `recommendations`, `item`, `expired`.",
         "The newest list at once, unless `Last-Event-ID` names it, and each new one as it is made. `item` says that a "
         "product in it has changed. After `expired`, connect again with a fresh token.",
-        query=LIST_QUERY,
+        query=(*LIST_QUERY, CART_QUERY),
         answers="text/event-stream",
         refusals=(400, 401, 403, 429),
         token=True,

@@ -65,16 +65,16 @@ class Companions:
         places = self._chosen("product", found, {item_id}, own, count, user_id)
         return self._list(kind, "product", places, user_id if own else None, {item_id: "this one"} if why else None)
 
-    def for_cart(self, cart: Sequence[str], count: int, user_id: str, *, why: bool) -> ShownList:
+    def for_cart(self, cart: Sequence[str], count: int, user_id: str | None, *, why: bool) -> ShownList:
         """The list that completes a cart, without what is in it.
 
         Args:
             cart: what is in it.
             count: most places.
-            user_id: whose it is.
+            user_id: whose it is; None: of somebody who is not to be known.
             why: whether reasons are wanted.
         """
-        own = [one for one in self._trails.of(user_id) if one not in cart]
+        own = [] if user_id is None else [one for one in self._trails.of(user_id) if one not in cart]
         places = self._chosen("cart", self.relations.complementary(cart), set(cart), own, count, user_id)
         return self._list("complementary", "cart", places, user_id, {} if why else None)
 

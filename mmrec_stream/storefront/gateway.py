@@ -198,11 +198,21 @@ class Gateway:
             return shown
         return msgspec.structs.replace(shown, alpha=found.alpha, times=msgspec.structs.asdict(found.times) | more)
 
-    def shown(self, found: RecommendationList, surface: str, count: int, why: bool) -> ShownList:
-        """A user's list as a page shows it: beside a cart what completes it first."""
-        if (completed := self._completed(found.user_id, surface, count, why)) is not None:
-            more = self._personal(found, surface, MAX_PLACES, why)
-            return extended(completed, more, count, without=self.carts.of(found.user_id))
+    def shown(
+        self, found: RecommendationList, surface: str, count: int, why: bool, cart: Sequence[str] | None = None
+    ) -> ShownList:
+        """A user's list as a page shows it: beside a cart what completes it first.
+
+        Args:
+            found: as the worker published it.
+            surface: where it is shown.
+            count: most places.
+            why: whether reasons are wanted.
+            cart: what the page says is in the cart; None: what the user's events say.
+        """
+        cart = self.carts.of(found.user_id) if cart is None else cart
+        if (completed := self._completed(found.user_id, surface, count, why, cart)) is not None:
+            return extended(completed, self._personal(found, surface, MAX_PLACES, why), count, without=cart)
         return self._personal(found, surface, count, why)
 
     def _personal(self, found: RecommendationList, surface: str, count: int, why: bool) -> ShownList:
@@ -220,22 +230,30 @@ class Gateway:
 
         return personal_list(found, self.shelf, surface, count, source)
 
-    def _completed(self, user_id: str, surface: str, count: int, why: bool) -> ShownList | None:
-        """What completes the user's cart, beside it; None elsewhere, and where nothing is known to."""
-        if surface != CART or self.companions is None or not (cart := self.carts.of(user_id)):
+    def _completed(
+        self, user_id: str | None, surface: str, count: int, why: bool, cart: Sequence[str]
+    ) -> ShownList | None:
+        """What completes a cart, beside it; None elsewhere, and where nothing is known to."""
+        if surface != CART or self.companions is None or not cart:
             return None
         completed = self.companions.for_cart(cart, count, user_id, why=why)
         return completed if completed.items else None
 
-    def best(self, user_id: str | None, surface: str, count: int, why: bool) -> ShownList:
-        """The user's own list where there is one that has something to show, what is popular otherwise."""
+    def best(
+        self, user_id: str | None, surface: str, count: int, why: bool, cart: Sequence[str] | None = None
+    ) -> ShownList:
+        """The user's own list where there is one that has something to show, what is popular otherwise.
+
+        Arguments are those of `shown`; without a user the list is the same for everybody.
+        """
         if user_id is not None and (found := self.list_of(user_id)) is not None:
-            shown = self.shown(found, surface, count, why)
+            shown = self.shown(found, surface, count, why, cart)
             if shown.items:
                 return self.timed(shown, found)
-        if user_id is not None and (completed := self._completed(user_id, surface, count, why)) is not None:
-            more = self.popular(surface, MAX_PLACES, why)
-            return extended(completed, more, count, without=self.carts.of(user_id))
+        if cart is None:
+            cart = () if user_id is None else self.carts.of(user_id)
+        if (completed := self._completed(user_id, surface, count, why, cart)) is not None:
+            return extended(completed, self.popular(surface, MAX_PLACES, why), count, without=cart)
         return self.popular(surface, count, why)
 
     def popular(

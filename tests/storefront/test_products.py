@@ -384,3 +384,23 @@ class TestBesideACart:
             assert [place["item_id"] for place in completed["items"]] == found[:5]
             publish(settings, recommended("alice", [found[0]], list_id="next"))
             assert (await home.event("recommendations"))["list_id"] == "next"
+
+    async def test_a_page_may_say_what_is_in_the_cart_and_needs_nobodys_leave(
+        self, settings: Settings, topics: Topics
+    ) -> None:
+        item_id, found = completed_item()
+        publish(settings, *(product(one) for one in (item_id, *found)))
+        publish(settings, AddToCart(user_id="alice", item_id=found[0], ts=NOW))
+        tell(settings, topics)
+        ask = {"surface": "cart", "k": str(len(found)), "items": f"{item_id},,{item_id}"}
+        async with open_shop(settings) as shop:
+            for who in (None, bearer("bob"), bearer("bob", consent=False)):
+                answer = await shop.get("/v1/recommendations", who, **ask)
+                assert answer.items == found
+                assert answer.json["strategy"] == "complementary"
+            # What the page says counts, and not what the visitor's events do.
+            assert set((await shop.get("/v1/recommendations", bearer("alice"), **ask)).items) == set(found)
+            empty = await shop.get("/v1/recommendations", bearer("alice"), surface="cart", items="")
+            assert empty.json["strategy"] == "popular"
+            wrong = await shop.get("/v1/recommendations", surface="cart", items="x" * 1_000)
+            assert (wrong.status, wrong.json["error"]["field"]) == (400, "items")

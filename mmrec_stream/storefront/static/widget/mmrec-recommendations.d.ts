@@ -89,6 +89,8 @@ export interface RecommendationsAttributes {
   surface?: string;
   /** The product that the list is about: related products instead of personal ones. */
   item?: string;
+  /** On the cart: the ids of what is in it, by commas; what the visitor's events say where it is missing. */
+  items?: string;
   /** Which related products; "similar", and "complementary" on the cart, where it is missing. */
   kind?: "similar" | "complementary" | "also_viewed";
   layout?: "row" | "grid";

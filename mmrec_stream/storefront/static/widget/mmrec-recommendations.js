@@ -418,7 +418,7 @@
 
   class Recommendations extends HTMLElement {
     static observedAttributes = [
-      "gateway", "surface", "item", "kind", "count", "user", "session", "token", "personalised", "why",
+      "gateway", "surface", "item", "items", "kind", "count", "user", "session", "token", "personalised", "why",
       "layout", "lang", "dir", "heading", "heading-level", "url",
     ];
 
@@ -570,7 +570,7 @@
       const k = this.#count;
       const request = item
         ? { path: `v1/items/${encodeURIComponent(item)}/related`, parameters: { kind: this.#kind, k, why }, live: false }
-        : { path: "v1/recommendations", parameters: { surface: this.#surface, k, why }, live: !source.anonymous };
+        : { path: "v1/recommendations", parameters: { surface: this.#surface, items: this.getAttribute("items"), k, why }, live: !source.anonymous };
       const who = await source.who();
       const key = JSON.stringify([who, request]);
       this.#failures = 0;
