@@ -53,6 +53,7 @@ def table(path: Path) -> str:
 def _verdict(figure: Figure) -> str:
     if figure.target is None or figure.met is None:
         return ""
-    # Which side the target lies on follows from the value and whether it is met.
-    at_least = (figure.value >= figure.target) == figure.met
+    # Which side the target lies on follows from the value and whether it is met; at the target itself both do, and one
+    # of 0 can only be an upper bound.
+    at_least = figure.target > 0 and (figure.value >= figure.target) == figure.met
     return f"{Target(figure.target, at_least=at_least)} {'met' if figure.met else '**missed**'}"

@@ -79,6 +79,14 @@ class Settings(BaseSettings):
     list_size: Annotated[int, Field(ge=1, le=200)] = 20
     """Items in a recommendation list."""
 
+    image_folder: Path | None = None
+    """Folder of products' pictures: a catalogue item's `image_url` that is a path, as `/img/lamp.jpg`, is read below it
+    by workers and trainers. None are read where unset."""
+
+    image_hosts: Annotated[list[str], NoDecode] = []
+    """Hosts that products' pictures may be read from over HTTP(S), comma-separated: `cdn.example`, `cdn.example:8443`.
+    Networks that are not public, as `10.0.0.0/8`, have to be listed too where hosts lie in them."""
+
     provider: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs. `auto` takes CUDA when a test run on it succeeds; `cuda` refuses to start without."""
 
@@ -165,7 +173,7 @@ class Settings(BaseSettings):
     storefront_proxies: Annotated[int, Field(ge=0, le=8)] = 0
     """Balancers in front whose `X-Forwarded-For` is believed, counted from here; 0 takes the peer's own address."""
 
-    @field_validator("behaviour_topics", "storefront_origins", mode="before")
+    @field_validator("behaviour_topics", "storefront_origins", "image_hosts", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value

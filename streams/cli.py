@@ -28,11 +28,10 @@ def worker(
 
     Example: `MMREC_BOOTSTRAP=kafka:9092 mmrec worker`
     """
-    from faust.worker import Worker
-
     from mmrec_stream.errors import UserError
     from mmrec_stream.settings import load_settings
     from streams.app import create_app
+    from streams.runner import Runner
     from streams.serving import check_scoring
 
     settings = load_settings(web_port=web_port, lists=lists)
@@ -44,8 +43,7 @@ def worker(
     # A fetch makes tens of thousands of objects that die together. Looking for cycles among them every 700 objects, the
     # default, took a fifth of a busy worker's time.
     gc.set_threshold(50_000)
-    runner = Worker(app, loglevel=None, override_logging=False, redirect_stdouts=False, quiet=True)
-    runner.spinner = None  # it draws over the log, and has debug lines made for it
+    runner = Runner(app, loglevel=None, override_logging=False, redirect_stdouts=False, quiet=True)
     try:
         runner.execute_from_commandline()
     finally:

@@ -71,9 +71,13 @@ class Follower:
         self._thread = threading.Thread(target=self._follow, name=f"follow {self._topic}", daemon=True)
         self._thread.start()
 
+    def end(self) -> None:
+        """Have the thread end soon; `stop` waits for it."""
+        self._stop.set()
+
     def stop(self) -> None:
         """End the thread."""
-        self._stop.set()
+        self.end()
         if self._thread is not None:
             self._thread.join()
 

@@ -13,7 +13,7 @@ from itertools import groupby
 from threading import Lock
 from typing import Any, Protocol
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from faust.types import TP
 
 from mmrec_stream.kafka.clients import client_config
@@ -177,6 +177,7 @@ class GroupClient:
             partitions = set(partitions)
             self._resumed |= partitions
             self._consumer.resume([TopicPartition(*tp) for tp in partitions])
+        self._loop.run_in_executor(self._commits, self._nudge_open, partitions)
 
     async def commit(self, offsets: Mapping[TP, int]) -> bool:
         """Commit the next offsets to read; False if the group has refused: they will be read again by their owner."""
@@ -206,6 +207,27 @@ class GroupClient:
     def _close(self) -> None:
         with self._asking:
             self._consumer.close()
+
+    def _nudge(self, partitions: Iterable[TP]) -> None:
+        """Have the client fetch these at once.
+
+        Its connection to a broker from which it fetches nothing sleeps for up to a second, and that partitions are
+        resumed (by us, or by itself at the end of a rebalance, for which it pauses all) does not wake it. A question to
+        the brokers that lead them does, asked when the client's main thread has seen that they are resumed.
+        """
+        places = [TopicPartition(*tp, OFFSET_END) for tp in partitions]
+        if self.leaving or not places:
+            return
+        try:
+            self._consumer.assignment()  # answered by the main thread, after all that it was told before
+            self._consumer.offsets_for_times(places, timeout=ANSWER_S)
+        except KafkaException as error:
+            log.debug("partitions go on within a second: %s", error.args[0].str())
+
+    def _nudge_open(self, partitions: Iterable[TP]) -> None:
+        """`_nudge`, from outside the group's thread."""
+        with self._asking:
+            self._nudge(partitions)
 
     def _reachable(self) -> bool:
         with self._asking:
@@ -371,6 +393,7 @@ class GroupClient:
             consumer.assign(places)
         if places:
             consumer.pause(places)
+        self._nudge(set(self._resumed))
         self._loop.call_soon_threadsafe(self._listener.on_placed, {tp: owner for tp, (owner, _) in owners.items()})
 
     def _committed(self, partitions: list[TopicPartition]) -> dict[TP, int | None]:
@@ -403,6 +426,7 @@ class GroupClient:
             self._resumed -= _places(partitions)
         if self._incremental:
             consumer.incremental_unassign(partitions)
+            self._nudge(set(self._resumed))
         else:
             consumer.unassign()
 

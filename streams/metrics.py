@@ -13,6 +13,10 @@ LATENCY_BUCKETS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 
 """s. Fine where the promise is (5 to 20 ms), coarse where it is broken."""
 
 
+ENCODING_BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
+"""s. A product is to be recommendable within one."""
+
+
 class Metrics:
     """The worker's metrics, in a registry of their own."""
 
@@ -52,6 +56,14 @@ class Metrics:
         self.rules = Gauge("mmrec_rules_info", "The rules that lists obey", ["policy"], registry=r)
         self.rules_refused = Counter("mmrec_rules_refused", "Rule sets that could not be used", registry=r)
         self.fallbacks = Counter("mmrec_lists_fallback", "Lists that rules had left empty", registry=r)
+        self.to_encode = Gauge("mmrec_products_to_encode", "Products that wait for their vector", registry=r)
+        self.encoding = Histogram(
+            "mmrec_encoding_seconds",
+            "From a product's record being read to its being recommendable as it says",
+            buckets=ENCODING_BUCKETS,
+            registry=r,
+        )
+        self.pictures = Counter("mmrec_pictures", "Pictures of products that were asked for", ["outcome"], registry=r)
         self._strategies: dict[str, Any] = {}
         self._topics: dict[str, Any] = {}
         self.positions: dict[tuple[str, int], int] = defaultdict(int)

@@ -132,24 +132,33 @@ class Rollouts:
             threading.Thread(target=self._compare, name="comparing", daemon=True),
         ]
 
-    def start(self) -> None:
-        """Load what serves, then follow what comes. Blocks while loading.
+    def catch_up(self) -> None:
+        """Read what is announced and what was decided.
 
         Raises:
             UserError: a topic or the broker is not there.
         """
         for follower in self._followers:
             follower.catch_up()
+
+    def start(self) -> None:
+        """After `catch_up`: load what serves, then follow what comes. Blocks while loading."""
         self._reconcile()
         for follower in self._followers:
             follower.start()
         for thread in self._threads:
             thread.start()
 
-    def stop(self) -> None:
-        """End the threads."""
+    def end(self) -> None:
+        """Have the threads end soon; `stop` waits for them."""
         self._stop.set()
         self._news.set()
+        for follower in self._followers:
+            follower.end()
+
+    def stop(self) -> None:
+        """End the threads."""
+        self.end()
         for follower in self._followers:
             follower.stop()
         for thread in self._threads:

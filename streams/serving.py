@@ -4,8 +4,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from confluent_kafka import Message
 from numpy.typing import NDArray
@@ -19,6 +21,7 @@ from mmrec_stream.contracts.identity import id_keys
 from mmrec_stream.contracts.releases import ReleaseAnnouncement
 from mmrec_stream.contracts.rules import decode_rules
 from mmrec_stream.kafka.reader import read_batches, spans
+from mmrec_stream.pictures.sources import sources_of
 from mmrec_stream.policies.policy import Policy, RulesError
 from mmrec_stream.profiles.tastes import Tastes
 from mmrec_stream.ranking.approximate import load_faiss
@@ -29,12 +32,10 @@ from mmrec_stream.ranking.repeats import Repeats
 from mmrec_stream.ranking.scorer import Scorer
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import Topics
+from streams.encoding import ENCODE_BATCH, Encoding
 from streams.followers import Follower, catalogue_changes
 from streams.metrics import Metrics
 from streams.rollouts import Rollouts
-
-ENCODE_BATCH = 256
-"""Items encoded in one run: the encoder's cost per item stops falling there."""
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ class Serving:
         self.catalogue = Catalogue()
         self.columns = ProductColumns()
         self._windows = Windows()
+        self.encoding = Encoding(sources_of(settings), lambda: self.rollouts.scorers, self._learn, metrics)
         self.popularity = Popularity()
         self._tastes = Tastes.of(settings.preset)
         self.recommender = Recommender(
@@ -85,20 +87,28 @@ class Serving:
         Raises:
             UserError: a topic or the broker is not there.
         """
-        count = self._catalogue_follower.catch_up()
+        # Each waits for the broker, most of the time.
+        with ThreadPoolExecutor(2, "catch up") as pool:
+            rules, releases = pool.submit(self._rules_follower.catch_up), pool.submit(self.rollouts.catch_up)
+            count = self._catalogue_follower.catch_up()
+            rules.result()
+            releases.result()
         log.info("preset: %s", self._settings.preset)
         log.info("catalogue: %d products (%d records)", len(self.catalogue), count)
-        self._rules_follower.catch_up()
         self.rollouts.start()
         if self.recommender.scorer is None:
             log.warning("no release is announced: lists show what is popular until `mmrec train` has made one")
+        self.encoding.start()
         self._catalogue_follower.start()
         self._rules_follower.start()
 
     def stop(self) -> None:
         """End the threads."""
+        for running in (self._catalogue_follower, self._rules_follower, self.rollouts):
+            running.end()
         self._catalogue_follower.stop()
         self._rules_follower.stop()
+        self.encoding.stop()
         self.rollouts.stop()
 
     def _on_catalogue(self, messages: Sequence[Message]) -> None:
@@ -107,8 +117,7 @@ class Serving:
         gone = removed + [item.item_id for item in items if not item.sellable_at(now_ms)]
         with self._changing:
             scorers = self.rollouts.scorers
-            # The rankers first, as the catalogue's count of changes is what tells whether a list was made before them;
-            # and products that are to be encoded last, as that takes time.
+            # The rankers first, as the catalogue's count of changes is what tells whether a list was made before them.
             for scorer in scorers if gone else ():
                 scorer.withdraw(gone)
             before = self.catalogue.sellable(id_keys(gone))
@@ -123,10 +132,22 @@ class Serving:
                 self._windows.remove(removed)
             if withdrawn := [item_id for item_id, was in zip(gone, before.tolist(), strict=True) if was]:
                 self.on_withdrawn(withdrawn)
-            for scorer in scorers:
-                _tell(scorer, items, removed)
-                if items:
-                    self._permit(scorer, scorer.table.rows(id_keys([item.item_id for item in items])))
+            for scorer in scorers if items else ():
+                rows = scorer.table.rows(id_keys([item.item_id for item in items]))
+                scorer.table.set_available(rows, np.array([item.sellable_at(now_ms) for item in items], dtype=bool))
+                self._permit(scorer, rows)
+        if scorers:
+            self.encoding.drop(removed)
+            self.encoding.put(items)
+
+    def _learn(self, scorer: Scorer, items: Sequence[CatalogueItem], vectors: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Give vectors of items to a release; the rows that are new."""
+        with self._changing:
+            # What was encoded may be sold out by now, or banned: new rows are no candidates until that is looked up.
+            rows, fresh = scorer.learn(items, vectors, available=False)
+            self._permit(scorer, rows)
+            scorer.table.set_available(rows, self.catalogue.sellable(scorer.table.keys[rows]))
+        return fresh
 
     def _turn(self) -> float:
         """Let the clock bring products into sale and take them out; says in how many seconds it has more to do."""
@@ -198,8 +219,9 @@ class Serving:
         if (before := self.recommender.scorer) is not None and (taken := scorer.adopt(before)):
             log.info("release %s takes over the vectors of %d products", scorer.version, taken)
         ends = {partition: span.high for partition, span in spans(settings, topic).items()}
+        elsewhere: dict[str, CatalogueItem] = {}
         for messages in read_batches(settings, topic, end_offsets=ends):
-            _tell(scorer, *catalogue_changes(messages))
+            elsewhere |= self._tell(scorer, *catalogue_changes(messages))
         # After the catalogue, so that an index has all of it.
         scorer.retrieve(settings.retrieval)
         with self._changing:
@@ -207,18 +229,31 @@ class Serving:
             table = scorer.table
             table.set_available(np.arange(len(table)), self.catalogue.sellable(table.keys))
             for messages in read_batches(settings, topic, start_offsets=ends):
-                _tell(scorer, *catalogue_changes(messages))
+                elsewhere |= self._tell(scorer, *catalogue_changes(messages))
             self._permit(scorer)
             take(scorer)
+        self.encoding.put(elsewhere.values())
+
+    def _tell(self, scorer: Scorer, items: Sequence[CatalogueItem], removed: Sequence[str]) -> dict[str, CatalogueItem]:
+        """Let a release that does not serve yet know of catalogue changes; says whose pictures are yet to be read.
+
+        Those of which it knows nothing are encoded by the rest meanwhile, and the others keep their vector.
+        """
+        known = [self.encoding.known(item) for item in items]
+        elsewhere = {item.item_id: item for item in scorer.changed([one for one in known if one.image_url])}
+        there = scorer.knows([item.item_id for item in known]).tolist()
+        told = [
+            msgspec.structs.replace(item, image_url=None) if item.item_id in elsewhere else item
+            for item, has_vector in zip(known, there, strict=True)
+            if not (has_vector and item.item_id in elsewhere)
+        ]
+        for start in range(0, len(told), ENCODE_BATCH):
+            scorer.add_items(told[start : start + ENCODE_BATCH])
+        now_ms = int(time.time() * 1000)
+        scorer.offer({item_id: item.sellable_at(now_ms) for item_id, item in elsewhere.items()})
+        scorer.withdraw(removed)
+        return elsewhere
 
 
 def _nobody(_: list[str]) -> None:
     """While no lists are made."""
-
-
-def _tell(scorer: Scorer, items: Sequence[CatalogueItem], removed: Sequence[str]) -> None:
-    """Let the release know of catalogue changes."""
-    for start in range(0, len(items), ENCODE_BATCH):
-        scorer.add_items(items[start : start + ENCODE_BATCH])
-    if removed:
-        scorer.withdraw(removed)

@@ -22,6 +22,17 @@ class CatalogueChanges:
     """Place and fault of records that are no catalogue items; they change nothing."""
 
 
+def newest_items(batches: Iterable[Iterable[Record]]) -> dict[str, CatalogueItem]:
+    """A catalogue by item id, from all records of its topic in their order; what is none is passed over."""
+    newest: dict[str, CatalogueItem] = {}
+    for records in batches:
+        changes = read_changes(records)
+        for item_id in changes.removed:
+            newest.pop(item_id, None)
+        newest |= {item.item_id: item for item in changes.items}
+    return newest
+
+
 def read_changes(records: Iterable[Record]) -> CatalogueChanges:
     """What records, in the order of their topic, do to a catalogue."""
     items: dict[str, CatalogueItem] = {}

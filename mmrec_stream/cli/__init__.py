@@ -45,6 +45,7 @@ from mmrec_stream.cli.demo import demo  # noqa: E402
 from mmrec_stream.cli.doctor import doctor  # noqa: E402
 from mmrec_stream.cli.evaluate import evaluate  # noqa: E402
 from mmrec_stream.cli.forget import forget  # noqa: E402
+from mmrec_stream.cli.pictures import pictures  # noqa: E402
 from mmrec_stream.cli.presets import presets  # noqa: E402
 from mmrec_stream.cli.profile import profile  # noqa: E402
 from mmrec_stream.cli.redrive import redrive  # noqa: E402
@@ -66,6 +67,7 @@ app.command()(demo)
 app.command()(doctor)
 app.command()(evaluate)
 app.command()(forget)
+app.command()(pictures)
 app.command()(presets)
 app.command()(profile)
 app.command()(redrive)

@@ -261,17 +261,12 @@ def _text(found: "RuleSet") -> str:
 
 
 def _catalogue(settings: Settings) -> "tuple[ProductColumns, list[CatalogueItem]]":
-    from mmrec_stream.catalogue.changes import read_changes
+    from mmrec_stream.catalogue.changes import newest_items
     from mmrec_stream.catalogue.columns import ProductColumns
     from mmrec_stream.kafka.reader import keyed, read_batches
     from mmrec_stream.topics import Topics
 
-    newest: dict[str, CatalogueItem] = {}
-    for messages in read_batches(settings, Topics.of(settings).catalogue):
-        changes = read_changes(keyed(messages))
-        newest |= {item.item_id: item for item in changes.items}
-        for item_id in changes.removed:
-            newest.pop(item_id, None)
+    newest = newest_items(keyed(messages) for messages in read_batches(settings, Topics.of(settings).catalogue))
     columns = ProductColumns()
     columns.update(list(newest.values()))
     return columns, list(newest.values())

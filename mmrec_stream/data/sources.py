@@ -6,12 +6,14 @@ from typing import TypeVar
 
 import msgspec
 
-from mmrec_stream.catalogue.changes import read_changes
+from mmrec_stream.catalogue.changes import newest_items
 from mmrec_stream.contracts.behaviour import BehaviourRecord, decode_event
-from mmrec_stream.contracts.catalogue import CatalogueItem, decode_item
+from mmrec_stream.contracts.catalogue import decode_item
 from mmrec_stream.data.dataset import Dataset, from_events
 from mmrec_stream.errors import UserError
 from mmrec_stream.kafka.reader import keyed, read_batches
+from mmrec_stream.pictures.reading import with_pictures
+from mmrec_stream.pictures.sources import sources_of
 from mmrec_stream.profiles.tastes import SHOP_TASTES, Tastes
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import Topics
@@ -40,7 +42,7 @@ def read_topics(settings: Settings, counted: Callable[[int], None] | None = None
     """The data set of the behaviour and catalogue topics, from their beginning to their end at the time of the call.
 
     What workers would put among the dead letters is passed over. Of a catalogue item its newest value counts; one
-    that was taken out is left out.
+    that was taken out is left out. Pictures that lie elsewhere are read, as workers do.
 
     Args:
         settings: Where the brokers are, the topics' prefix, and the preset.
@@ -50,14 +52,10 @@ def read_topics(settings: Settings, counted: Callable[[int], None] | None = None
         UserError: No broker answers, or a topic does not exist.
     """
     topics = Topics.of(settings)
-    catalogue: dict[str, CatalogueItem] = {}
-    for batch in read_batches(settings, topics.catalogue):
-        changes = read_changes(keyed(batch))
-        for item_id in changes.removed:
-            catalogue.pop(item_id, None)
-        catalogue.update({item.item_id: item for item in changes.items})
+    catalogue = newest_items(keyed(batch) for batch in read_batches(settings, topics.catalogue))
+    items = with_pictures(sources_of(settings), catalogue.values())
     rule = Tastes.of(settings.preset)
-    return from_events("kafka", _events(settings, topics, counted), catalogue.values(), rule)
+    return from_events("kafka", _events(settings, topics, counted), items, rule)
 
 
 def _events(settings: Settings, topics: Topics, counted: Callable[[int], None] | None) -> Iterator[BehaviourRecord]:

@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from cel_expr_python import cel
 from numpy.typing import NDArray
 
 from mmrec_stream.catalogue.columns import NOBODY_KNOWS, ProductColumns
@@ -130,7 +129,7 @@ class Policy:
         self.rules = rules
         faults: list[Fault] = []
 
-        def compiled(place: str, source: str, kind: cel.Type) -> Program | None:
+        def compiled(place: str, source: str, kind: Literal["bool", "double"]) -> Program | None:
             try:
                 return compile_expression(source, kind)
             except ExpressionError as error:
@@ -143,14 +142,14 @@ class Policy:
         self._boosts: list[_Rule] = []
         for number, one in enumerate(rules.filters):
             field, source = ("only", one.only) if one.only is not None else ("exclude", one.exclude or "")
-            when = compiled(f"filters[{number}] {one.id}: {field}", source, cel.Type.BOOL)
+            when = compiled(f"filters[{number}] {one.id}: {field}", source, "bool")
             if when is not None:
                 surfaces = frozenset(one.surfaces)
                 self._filters.append(_Rule(one.id, surfaces, when, field == "exclude", one.required))
         for number, boost in enumerate(rules.boosts):
             place = f"boosts[{number}] {boost.id}"
-            when = compiled(f"{place}: when", boost.when, cel.Type.BOOL)
-            by = compiled(f"{place}: by", boost.by, cel.Type.DOUBLE)
+            when = compiled(f"{place}: when", boost.when, "bool")
+            by = compiled(f"{place}: by", boost.by, "double")
             if when is not None and by is not None:
                 self._boosts.append(_Rule(boost.id, frozenset(boost.surfaces), when, by=by, number=len(self._boosts)))
         if faults:

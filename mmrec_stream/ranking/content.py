@@ -94,10 +94,12 @@ class Content:
 def content_key(item: CatalogueItem) -> int:
     """A key of all that an item's vector is made of, never 0, and not of its price or stock, which change often.
 
-    The encoder reads the price too; it says little beside text and pictures, and a sale is no reason to encode.
+    The encoder reads the price too; it says little beside text and pictures, and a sale is no reason to encode. An
+    address stands for the picture that lies there: whoever does not read it leaves it out of the item.
     """
     said = (item.title, item.description, item.category, item.brand, item.tags, item.features)
-    return xxh3_64_intdigest(msgspec.msgpack.encode(said) + (item.thumbnail or b"")) or 1
+    picture = item.thumbnail or (item.image_url or "").encode()
+    return xxh3_64_intdigest(msgspec.msgpack.encode(said) + picture) or 1
 
 
 def words(item: CatalogueItem) -> list[str]:

@@ -6,6 +6,7 @@ from threading import Lock
 from typing import TypeVar
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from mmrec_stream.catalogue.index import UNKNOWN, KeyIndex
@@ -36,6 +37,8 @@ _COMPARED = 8_000_000
 class ItemTable:
     """Rows of items, grown by `add`, never renumbered.
 
+    One thread adds; others may say meanwhile what can be sold, and rank.
+
     The arrays are views of the reserved ones: growing within the reserve copies nothing, and whoever holds an older
     view goes on with the rows that were there when it was taken.
     """
@@ -59,6 +62,8 @@ class ItemTable:
         self._count = len(self._ids)
         capacity = max(1, int(self._count * _SLACK))
         self._vectors = _reserved(vectors, capacity, 0.0)
+        self._norms = _reserved(_norms(self._vectors[: self._count]), capacity, 1.0)
+        """Of the vectors: a million of them take longer to compute than all else that an added item costs."""
         self._neighbours = _reserved(neighbours, capacity, -1)
         self._neighbour_weights = _reserved(neighbour_weights, capacity, 0.0)
         self._available = np.ones(capacity, dtype=bool)
@@ -69,6 +74,8 @@ class ItemTable:
         """Added rows, and what each is to become a neighbour of."""
         self._linking = Lock()
         """Held while neighbours change in place, and while they move."""
+        self._placing = Lock()
+        """Held while rows are added, and while what is said of rows changes."""
         self._changed_at = np.zeros(capacity, dtype=np.int64)
         """The version that each row's vector or availability changed with."""
         self._index = KeyIndex()
@@ -150,23 +157,49 @@ class ItemTable:
         Returns:
             The rows, (n,).
         """
-        keys = id_keys(ids)
-        rows = self.rows(keys)
-        fresh = np.flatnonzero(rows == UNKNOWN)
-        rows[fresh] = np.arange(self._count, self._count + len(fresh))
-        if self._count + len(fresh) > len(self._available):
-            self._grow(int((self._count + len(fresh)) * _SLACK) + 1)
-        self._vectors[rows] = vectors
-        self._keys[rows] = keys
-        self._ids.extend(ids[position] for position in fresh.tolist())
-        # The index last: a reader on another thread that finds an item must find its row filled.
-        self._index.add(keys[fresh])
-        self._count += len(fresh)
-        chunk = max(1, _COMPARED // max(self._count, 1))
-        for start in range(0, len(fresh), chunk):
-            self._resemble(rows[fresh[start : start + chunk]])
-        self._note(rows)
+        rows, fresh = self.place(ids, vectors)
+        self.resemble(fresh)
         return rows
+
+    def place(
+        self, ids: Sequence[str], vectors: NDArray[np.float32], available: bool = True
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """As `add`, without looking for the neighbours of appended items, which `resemble` does.
+
+        Args:
+            ids: Different item ids, (n,).
+            vectors: (n, d).
+            available: Whether appended items can be sold; that of items that are there stays.
+
+        Returns:
+            The rows, (n,), and those of them that were appended.
+        """
+        keys = id_keys(ids)
+        with self._placing:
+            rows = self.rows(keys)
+            fresh = np.flatnonzero(rows == UNKNOWN)
+            rows[fresh] = np.arange(self._count, self._count + len(fresh))
+            if self._count + len(fresh) > len(self._available):
+                self._grow(int((self._count + len(fresh)) * _SLACK) + 1)
+            self._vectors[rows] = vectors
+            self._norms[rows] = _norms(vectors)
+            self._keys[rows] = keys
+            self._sellable[rows[fresh]] = self._available[rows[fresh]] = available
+            self._ids.extend(ids[position] for position in fresh.tolist())
+            # The index last: a reader on another thread that finds an item must find its row filled.
+            self._index.add(keys[fresh])
+            self._count += len(fresh)
+            self._note(rows)
+        return rows, rows[fresh]
+
+    def resemble(self, rows: NDArray[np.int64]) -> None:
+        """Make the items that resemble those of `rows` most their neighbours, for the thread that adds."""
+        chunk = max(1, _COMPARED // max(self._count, 1))
+        for start in range(0, len(rows), chunk):
+            self._resemble(rows[start : start + chunk])
+        if len(rows):
+            with self._placing:
+                self._note(rows)
 
     def changed_since(self, version: int) -> NDArray[np.int64]:
         """The rows whose vector or availability has changed since the table had this version, added ones too."""
@@ -175,14 +208,16 @@ class ItemTable:
     def set_available(self, rows: NDArray[np.int64], available: NDArray[np.bool_] | bool) -> None:
         """Say which rows can be sold; `UNKNOWN` rows are passed over."""
         known = rows >= 0
-        self._sellable[rows[known]] = np.broadcast_to(available, rows.shape)[known]
-        self._combine(rows[known])
+        with self._placing:
+            self._sellable[rows[known]] = np.broadcast_to(available, rows.shape)[known]
+            self._combine(rows[known])
 
     def permit(self, rows: NDArray[np.int64], permitted: NDArray[np.bool_]) -> None:
         """Say which rows rules permit, both (n,); `UNKNOWN` rows are passed over."""
         known = rows >= 0
-        self._permitted[rows[known]] = permitted[known]
-        self._combine(rows[known])
+        with self._placing:
+            self._permitted[rows[known]] = permitted[known]
+            self._combine(rows[known])
 
     def _combine(self, rows: NDArray[np.int64]) -> None:
         changed = self._sellable[rows] & self._permitted[rows]
@@ -200,17 +235,17 @@ class ItemTable:
         keep = min(self._neighbours.shape[1], self._count - 1)
         if keep < 1:
             return
-        table = self.vectors
-        norms = np.maximum(np.linalg.norm(table, axis=1), 1e-9)
-        cosine = (table[rows] / norms[rows, None]) @ table.T / norms
+        table, norms = self.vectors, self._norms[: self._count]
+        cosine = (table[rows] / norms[rows, None]) @ table.T
+        cosine /= norms
         cosine[np.arange(len(rows)), rows] = -np.inf
-        nearest = np.argpartition(-cosine, keep - 1, axis=1)[:, :keep]
+        nearest = _largest(cosine, keep)
         closeness = np.take_along_axis(cosine, nearest, axis=1)
         weights = np.exp((closeness - closeness.max(axis=1, keepdims=True)) / CONTENT_TEMPERATURE)
         self._neighbours[rows, :keep] = nearest
         self._neighbour_weights[rows, :keep] = weights / weights.sum(axis=1, keepdims=True)
         for place, row in enumerate(rows.tolist()):
-            for other in nearest[place, np.argsort(-closeness[place], kind="stable")[:INTRODUCED_TO]].tolist():
+            for other in nearest[place, :INTRODUCED_TO].tolist():
                 self._strangers.append((row, other))
 
     def _introduce(self, row: int, other: int) -> None:
@@ -231,6 +266,7 @@ class ItemTable:
 
     def _grow(self, capacity: int) -> None:
         self._vectors = _reserved(self.vectors, capacity, 0.0)
+        self._norms = _reserved(self._norms[: self._count], capacity, 1.0)
         self._keys = _reserved(self.keys, capacity, 0)
         self._sellable = _reserved(self._sellable[: self._count], capacity, True)
         self._permitted = _reserved(self._permitted[: self._count], capacity, True)
@@ -239,6 +275,31 @@ class ItemTable:
             self._neighbour_weights = _reserved(self.neighbour_weights, capacity, 0.0)
         self._available = _reserved(self.available, capacity, True)
         self._changed_at = _reserved(self._changed_at[: self._count], capacity, 0)
+
+
+def _norms(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    norms: NDArray[np.float32] = np.maximum(np.linalg.norm(vectors, axis=1), np.float32(1e-9))
+    return norms
+
+
+@njit(cache=True, nogil=True)
+def _largest(values, keep):  # type: ignore[no-untyped-def]
+    """The columns of each row's largest values, largest first, (rows, keep)."""
+    found = np.empty((values.shape[0], keep), dtype=np.int64)
+    best = np.empty(keep, dtype=values.dtype)
+    for row in range(values.shape[0]):
+        filled = 0
+        for column in range(values.shape[1]):
+            value = values[row, column]
+            if filled == keep and value <= best[keep - 1]:
+                continue
+            place = min(filled, keep - 1)
+            while place > 0 and best[place - 1] < value:
+                best[place], found[row, place] = best[place - 1], found[row, place - 1]
+                place -= 1
+            best[place], found[row, place] = value, column
+            filled = min(filled + 1, keep)
+    return found
 
 
 def _reserved(array: NDArray[T], capacity: int, fill: object) -> NDArray[T]:

@@ -201,27 +201,59 @@ class Scorer:
         attributes have changed since they were last given get another vector (see `KEPT`). Items that the release was
         trained on keep theirs at first, which knows behaviour as well as content. Price and stock cost no encoding.
         """
-        keys, contents = id_keys([item.item_id for item in items]), [content_key(item) for item in items]
-        rows = self.table.rows(keys)
-        before = np.where(rows >= 0, self._contents[rows], 0).tolist() if len(self._contents) else [0] * len(items)
-        to_encode = {
-            item.item_id: item
-            for item, row, was, content in zip(items, rows.tolist(), before, contents, strict=True)
-            if row < 0 or was not in (0, content)
-        }
-        if to_encode:
-            vectors = self.encode(list(to_encode.values()))
-            known = self.table.rows(id_keys(to_encode))
-            trained = (known >= 0) & (known < len(self.release.item_ids))
-            vectors[trained] = KEPT * self.table.vectors[known[trained]] + (1 - KEPT) * vectors[trained]
-            self.table.add(list(to_encode), vectors)
-            rows = self.table.rows(keys)
-        if len(self.table) > len(self._contents):
-            self._contents = np.concatenate([self._contents, np.zeros(len(self.table), dtype=np.uint64)])
-        self._contents[rows] = contents
+        if changed := self.changed(items):
+            self.table.resemble(self.learn(changed, self.encode(changed))[1])
         now_ms = int(time.time() * 1000)
+        rows = self.table.rows(id_keys([item.item_id for item in items]))
         self.table.set_available(rows, np.array([item.sellable_at(now_ms) for item in items], dtype=bool))
         return rows
+
+    def knows(self, item_ids: Sequence[str]) -> NDArray[np.bool_]:
+        """Whether each item has a vector, (items,)."""
+        return self.table.rows(id_keys(item_ids)) >= 0
+
+    def changed(self, items: Sequence[CatalogueItem]) -> list[CatalogueItem]:
+        """Those items, each once, whose vector is not made of what they are now: `learn` wants one.
+
+        What an item that the release was trained on is made of is not known before it is first asked about.
+        """
+        rows = self.table.rows(id_keys([item.item_id for item in items])).tolist()
+        found = {}
+        for item, row in zip(items, rows, strict=True):
+            content = content_key(item)
+            if 0 <= row < len(self._contents) and self._contents[row] == 0:
+                self._contents[row] = content
+            if not 0 <= row < len(self._contents) or self._contents[row] != content:
+                found[item.item_id] = item
+            else:
+                found.pop(item.item_id, None)
+        return list(found.values())
+
+    def learn(
+        self, items: Sequence[CatalogueItem], vectors: NDArray[np.float32], available: bool = True
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Take the vectors of different items, (items, d), as `encode` makes them.
+
+        Args:
+            items: Different items.
+            vectors: Theirs, (items, d).
+            available: Whether items that the table does not have yet can be sold.
+
+        Returns:
+            Their rows, (items,), and those of them that are new and have no neighbours yet (`ItemTable.resemble`).
+        """
+        ids = [item.item_id for item in items]
+        known = self.table.rows(id_keys(ids))
+        trained = (known >= 0) & (known < len(self.release.item_ids))
+        vectors = vectors.copy()
+        vectors[trained] = KEPT * self.table.vectors[known[trained]] + (1 - KEPT) * vectors[trained]
+        if len(self.table) + len(items) > len(self._contents):
+            self._contents = np.concatenate(
+                [self._contents, np.zeros(len(self.table) // 4 + len(items), dtype=np.uint64)]
+            )
+        rows, fresh = self.table.place(ids, vectors, available)
+        self._contents[rows] = [content_key(item) for item in items]
+        return rows, fresh
 
     def adopt(self, other: "Scorer") -> int:
         """Take over the vectors of items that another release was told of and this one was not trained on.

@@ -2,8 +2,6 @@
 
 import math
 
-from scipy.special import betainc, betaln
-
 
 def log_evidence(bad: int, n: int, tolerated: float) -> float:
     """The logarithm of how much likelier `bad` of `n` is under a higher rate than under the tolerated one.
@@ -24,6 +22,9 @@ def log_evidence(bad: int, n: int, tolerated: float) -> float:
     """
     if not n:
         return 0.0
+    # Read when there is something to judge: it takes 0.2 s, for which a worker that comes back would be missed.
+    from scipy.special import betainc, betaln
+
     a, b = bad + 1, n - bad + 1
     # 1 − I_t(a, b) = I_{1−t}(b, a), which keeps its digits where t is small.
     above = float(betainc(b, a, 1 - tolerated))

@@ -2,26 +2,18 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from io import BytesIO
 from pathlib import Path
 
 import msgspec
-from PIL import Image
 
 from mmrec_stream.errors import UserError
+from mmrec_stream.pictures.thumbnails import thumbnail
 from mmrec_stream.replay.mapping import NamedCatalogue
 from mmrec_stream.replay.reading import batches_of
 from mmrec_stream.replay.rows import Product, Reject, products_of_batch
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 """Of pictures that are named like their product."""
-
-SIDE = 512
-"""Most pixels along an edge of a published picture: sharp on a card of a page, some 40 KB as JPEG, where the contract
-allows 256 KB and models look at 32 pixels."""
-
-QUALITY = 85
-"""JPEG quality, as the simulator's pictures have it."""
 
 
 def read_products(path: Path, mapping: NamedCatalogue, pictures: Path | None) -> Iterator[Product | Reject]:
@@ -61,11 +53,11 @@ def _with_picture(product: Product, folder: Path) -> Product | Reject:
         why = f"is {product.picture!r}, which {folder} does not have"
         return Reject(product.line, "picture", why, product.picture, item_id)
     try:
-        thumbnail = published_picture(path)
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        picture = thumbnail(path.read_bytes())
+    except (OSError, ValueError) as error:
         why = f"is {path.name!r}, which is no picture: {error}"
         return Reject(product.line, "picture", why, path.name, item_id)
-    return replace(product, item=msgspec.structs.replace(product.item, thumbnail=thumbnail))
+    return replace(product, item=msgspec.structs.replace(product.item, thumbnail=picture))
 
 
 def _picture_file(product: Product, folder: Path) -> Path | None:
@@ -77,19 +69,3 @@ def _picture_file(product: Product, folder: Path) -> Path | None:
         if path.is_relative_to(root) and path.is_file():
             return path
     return None
-
-
-def published_picture(path: Path) -> bytes:
-    """A picture as JPEG of at most `SIDE` pixels along an edge, on white where it is transparent.
-
-    Raises:
-        OSError, ValueError, DecompressionBombError: it is no picture, or one of absurd size.
-    """
-    with Image.open(path) as image:
-        image.thumbnail((SIDE, SIDE))
-        rgba = image.convert("RGBA")
-    ground = Image.new("RGB", rgba.size, "white")
-    ground.paste(rgba, mask=rgba.getchannel("A"))
-    buffer = BytesIO()
-    ground.save(buffer, "JPEG", quality=QUALITY)
-    return buffer.getvalue()

@@ -108,6 +108,8 @@ class Gateway:
         self._counts = Counts()
         self._ranked = float("-inf")
         self._unranked = False
+        self.filled = asyncio.Event()
+        """Set once everything that was there at the start is loaded."""
         self._loaded = 0
         self._followers: list[Follower] = []
         self._bridge: Bridge | None = None
@@ -355,6 +357,7 @@ class Gateway:
         def count() -> None:
             self._loaded += 1
             if self.ready:
+                self.filled.set()
                 log.info("ready: %d products, lists of %d users", len(self.shelf), len(self.lists))
 
         self._apply(count)

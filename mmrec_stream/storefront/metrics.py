@@ -47,7 +47,9 @@ class Metrics:
         self.served = Counter(
             "mmrec_storefront_lists_served_total", "Lists answered, by strategy.", ["strategy"], registry=registry
         )
-        self.slow = Counter("mmrec_storefront_slow_readers_total", "Streams cut as too slow.", registry=registry)
+        self.slow = Counter(
+            "mmrec_storefront_slow_readers_total", "Connections cut whose reader did not read.", registry=registry
+        )
         self.unreadable = Counter(
             "mmrec_storefront_unreadable_total", "Records that could not be used.", ["topic"], registry=registry
         )

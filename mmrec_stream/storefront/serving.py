@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import resource
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator
 
 from aiohttp import web
@@ -14,7 +16,7 @@ from mmrec_stream.errors import UserError
 from mmrec_stream.settings import Settings
 from mmrec_stream.storefront.access import is_loopback
 from mmrec_stream.storefront.app import create_app
-from mmrec_stream.storefront.connections import SPARE, factory
+from mmrec_stream.storefront.connections import BROWSER, SPARE, Bounds, factory
 from mmrec_stream.storefront.demo import Controls
 from mmrec_stream.storefront.gateway import Gateway
 from mmrec_stream.storefront.tokens import Keys, parse_keys
@@ -24,6 +26,13 @@ BACKLOG = 1_024
 
 OTHER_FILES = 200
 """Files beside connections: Kafka's sockets, libraries, pictures."""
+
+YOUNG = 50_000
+"""Objects that come together before cycles are looked for among them. With the default, 700, thousands of open streams
+brought about a look at everything every few seconds, which stopped the loop for a quarter of a second each time."""
+
+SWITCH_S = 0.0005
+"""How long the loop may wait for a follower's thread that holds the interpreter; 5 ms by default."""
 
 SHUTDOWN_S = 5.0
 """How long requests may take to end. Streams are ended at once; events are confirmed within milliseconds."""
@@ -65,7 +74,9 @@ async def serving(
     try:
         server = runner.server
         assert server is not None  # noqa: S101 - set by setup
-        protocol = factory(server, settings.storefront_streams + SPARE)
+        per_address = None if settings.storefront_proxies else BROWSER * settings.storefront_streams_per_address
+        bounds = Bounds(settings.storefront_streams + SPARE, per_address, gateway.metrics.slow.inc)
+        protocol = factory(server, bounds)
         try:
             listening = await asyncio.get_running_loop().create_server(
                 protocol, host, settings.storefront_port, backlog=BACKLOG, reuse_address=True
@@ -99,12 +110,23 @@ async def serve(settings: Settings, *, dev: bool = False) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
-    async with serving(settings, dev=dev) as (_, port):
+    gc.set_threshold(YOUNG)
+    sys.setswitchinterval(SWITCH_S)
+    async with serving(settings, dev=dev) as (gateway, port):
         log.info("storefront on http://%s:%d, described at /docs", settings.storefront_host, port)
         if dev:
             log.warning("development mode: no tokens, everybody is believed")
+        keeping = asyncio.create_task(_keep(gateway))
         await ended.wait()
+        keeping.cancel()
         log.info("ending")
+
+
+async def _keep(gateway: Gateway) -> None:
+    """Modules, catalogue and lists stay: cycles are not looked for among them."""
+    await gateway.filled.wait()
+    gc.collect()
+    gc.freeze()
 
 
 def _port(sockets: tuple[socket.socket, ...]) -> int:

@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cel_expr_python import cel
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mmrec_stream.catalogue.columns import ProductColumns
@@ -75,9 +74,10 @@ viewers = st.fixed_dictionaries(
 @settings(deadline=None, max_examples=300)
 def test_all_at_once_is_what_cel_says_of_each(source: str, items: list[CatalogueItem], viewer: dict[str, Any]) -> None:
     try:
-        program = compile_expression(source, cel.Type.BOOL)
-    except ExpressionError:
-        program = compile_expression(source, cel.Type.DOUBLE)
+        program = compile_expression(source, "bool")
+    except ExpressionError as error:
+        assume("recursion limit" not in str(error))  # deeper than CEL takes
+        program = compile_expression(source, "double")
     columns = ProductColumns()
     rows = columns.update(items)
     arrays = {f"item.{name}": array[rows] for name, array in columns.arrays.items()}
@@ -121,6 +121,6 @@ def test_all_at_once_is_what_cel_says_of_each(source: str, items: list[Catalogue
 )
 def test_a_mistake_is_pointed_at(source: str, line: int, column: int, message: str) -> None:
     with pytest.raises(ExpressionError) as caught:
-        compile_expression(source, cel.Type.BOOL)
+        compile_expression(source, "bool")
     assert (caught.value.line, caught.value.column) == (line, column)
     assert message in str(caught.value)

@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 from mmrec_stream.cli import app
 from mmrec_stream.contracts.catalogue import MAX_THUMBNAIL, CatalogueItem
 from mmrec_stream.errors import UserError
+from mmrec_stream.pictures.thumbnails import SIDE
 from mmrec_stream.replay.mapping import load_catalogue_mapping, load_mapping
-from mmrec_stream.replay.products import SIDE, read_products
+from mmrec_stream.replay.products import read_products
 from mmrec_stream.replay.reading import Source, read_events
 from mmrec_stream.replay.rows import Product, Reject
 from mmrec_stream.replay.withdrawing import Missing, published_ids

@@ -18,7 +18,9 @@ from aiohttp import web
 
 from mmrec_stream.settings import Settings
 from mmrec_stream.storefront import app as storefront
+from mmrec_stream.storefront import connections
 from mmrec_stream.storefront.app import ROUTES, STATIC
+from mmrec_stream.storefront.connections import Bounds, factory
 from tests.conftest import Outcome, environment
 from tests.integration.workers import wait_for
 from tests.storefront.shop import bearer, open_shop, product, publish, recommended, token, until
@@ -125,9 +127,9 @@ class TestFigures:
 async def test_a_reader_that_does_not_read_is_cut_and_holds_up_nobody(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storefront, "SLOW_S", 1.0)
+    monkeypatch.setattr(connections, "SLOW_S", 1.0)
     items = [f"item-{n}" for n in range(100)]
-    publish(settings, *(product(item, title="A long title " * 30) for item in items))
+    publish(settings, *(product(item, title="A long title " * 78) for item in items))
     async with open_shop(settings) as shop, shop.stream(bearer("bob"), k="1") as reader:
         slow = socket.socket()
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
@@ -150,14 +152,34 @@ async def test_a_reader_that_does_not_read_is_cut_and_holds_up_nobody(
         slow.close()
 
 
-async def test_a_connection_beyond_the_bound_is_closed_at_once() -> None:
-    from mmrec_stream.storefront.connections import factory
+@pytest.mark.usefixtures("topics")
+async def test_who_asks_and_never_reads_the_answers_is_cut_too(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "SLOW_S", 0.5)
+    publish(settings, *(product(f"item-{n}", title="A long title " * 70) for n in range(100)))
+    async with open_shop(settings) as shop:
+        asker = socket.create_connection(("127.0.0.1", shop.port))
+        asker.sendall(150 * b"GET /v1/recommendations?k=100 HTTP/1.1\r\nHost: x\r\n\r\n")
 
+        async def cut() -> bool:
+            return "mmrec_storefront_slow_readers_total 1.0" in (await shop.get("/metrics")).body.decode()
+
+        async with asyncio.timeout(30):
+            while not await cut():
+                await asyncio.sleep(0.05)
+        asker.close()
+
+
+async def test_a_connection_beyond_the_bound_is_closed_at_once() -> None:
     async def hello(_: web.BaseRequest) -> web.Response:
         return web.Response(text="hello")
 
+    def fail() -> None:
+        raise AssertionError("nobody was slow")
+
     server = web.Server(hello)
-    listening = await asyncio.get_running_loop().create_server(factory(server, 2), "127.0.0.1", 0)
+    listening = await asyncio.get_running_loop().create_server(factory(server, Bounds(2, None, fail)), "127.0.0.1", 0)
     port = listening.sockets[0].getsockname()[1]
     first = await asyncio.open_connection("127.0.0.1", port)
     second = await asyncio.open_connection("127.0.0.1", port)
@@ -169,6 +191,37 @@ async def test_a_connection_beyond_the_bound_is_closed_at_once() -> None:
     assert (await second[0].readline()).startswith(b"HTTP/1.1 200")
     for each in (first[1], second[1], writer):
         each.close()
+    listening.close()
+    await server.shutdown(1)
+
+
+async def test_an_address_may_open_as_many_connections_as_its_browsers_need_and_no_more() -> None:
+    cut: list[int] = []
+
+    async def hello(_: web.BaseRequest) -> web.Response:
+        return web.Response(text="hello")
+
+    server = web.Server(hello)
+    bounds = Bounds(100, 2, lambda: cut.append(1))
+    listening = await asyncio.get_running_loop().create_server(factory(server, bounds), "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+
+    async def ask(local: str) -> tuple[bytes, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(local, 0))
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        try:
+            return await reader.readline(), writer
+        except ConnectionError:
+            return b"", writer
+
+    mine = [await ask("127.0.0.1") for _ in range(3)]
+    assert [bool(line) for line, _ in mine] == [True, True, False]
+    other = await ask("127.0.0.2")
+    assert other[0]
+    mine[0][1].close()
+    await until("one is gone", lambda: len(server.connections) == 2)
+    assert (await ask("127.0.0.1"))[0]
+    assert not cut
     listening.close()
     await server.shutdown(1)
 
