@@ -605,11 +605,10 @@
       if (own && !this.hasAttribute("dir")) this.#section.dir = /^(ar|fa|he|ur)\b/i.test(own) ? "rtl" : "ltr";
       else this.#section.removeAttribute("dir");
       this.#section.lang = this.#language;
-      const completes = this.#list?.strategy === "complementary" && "complementary";
-      const name = this.getAttribute("item") ? this.#kind : completes || this.#surface;
+      const name = this.getAttribute("item") ? this.#kind : this.#surface;
       const personal = !this.#list || this.#list.personalised || this.getAttribute("item");
       this.#heading.textContent =
-        this.getAttribute("heading") || (personal && this.getAttribute("personalised") !== "false" ? this.#say(name) || this.#say("home") : this.#say("popular"));
+        this.getAttribute("heading") || this.#say(this.#list?.strategy) || (personal && this.getAttribute("personalised") !== "false" ? this.#say(name) || this.#say("home") : this.#say("popular"));
       this.#heading.ariaLevel = this.getAttribute("heading-level") || "2";
       this.#previous.ariaLabel = this.#say("previous");
       this.#next.ariaLabel = this.#say("next");
