@@ -320,7 +320,7 @@ async def get_related(request: web.Request) -> web.Response:
     if companions is not None and (known or kind == "complementary"):
         found = await asyncio.to_thread(companions.found, kind, item_id)
         if kind == "complementary" and not found and card is not None:
-            found = companions.found_by_category(card.category)
+            found = await asyncio.to_thread(companions.found_by_category, card.category)
         shown = companions.beside(kind, item_id, found, count, caller.personal, why=caller.why)
     else:  # newer than the release, or there is none: what else is popular of its kind
         category = card.category if card is not None else None

@@ -43,7 +43,10 @@ class Companions:
         return self.relations.of(kind, item_id)
 
     def found_by_category(self, category: str | None) -> list[Related]:
-        """What completes a product that the release does not know: what completes others of its category."""
+        """What completes a product that the release does not know: what completes others of its category.
+
+        Ask in a thread.
+        """
         if not category:
             return []
         return self.relations.completing(category, self._category_of)

@@ -1,7 +1,7 @@
 """What goes with products, from the release that serves: what is like one, what completes it, what is chosen after."""
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -59,6 +59,8 @@ class Relations:
         self._completing = release.complementary
         self._similar: OrderedDict[str, list[Related]] = OrderedDict()
         self._by_category: dict[str, list[Related]] = {}
+        self._categories: Mapping[str | None, list[int]] | None = None
+        """The rows of each category's items, once it was asked for one."""
 
     @classmethod
     def announced(cls, announcement: ReleaseAnnouncement) -> "Relations":
@@ -122,17 +124,28 @@ class Relations:
     def completing(self, category: str, category_of: Callable[[str], str | None]) -> list[Related]:
         """What completes the items of a category together: for one that the release does not know.
 
+        It asks for the category of every item the first time: call it in a thread.
+
         Args:
             category: of the item.
             category_of: the category of an item.
         """
         if self._completing is None:
             return []
+        if self._categories is None:
+            rows: defaultdict[str | None, list[int]] = defaultdict(list)
+            for row, item_id in enumerate(self._ids):
+                rows[category_of(item_id)].append(row)
+            self._categories = rows
         known = self._by_category.get(category)
         if known is None:
-            rows = [row for row, item_id in enumerate(self._ids) if category_of(item_id) == category]
-            found = _together((self._in_table(self._completing, row) for row in rows), set())
-            known = self._by_category[category] = [one._replace(source="", seen=False) for one in found[:KEPT]]
+            places = self._completing[self._categories.get(category, [])].ravel()
+            places = places[places["item"] >= 0]
+            items, where = np.unique(places["item"], return_inverse=True)
+            sums = np.bincount(where, weights=places["weight"], minlength=len(items))
+            best = np.argsort(-sums, kind="stable")[:KEPT]
+            known = [Related(self._ids[items[place]], float(sums[place]), "") for place in best.tolist()]
+            self._by_category[category] = known
         return known
 
     def by_taste(self, found: Sequence[Related], own: Sequence[str]) -> list[Related]:
