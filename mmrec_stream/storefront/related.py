@@ -21,7 +21,9 @@ CACHED = 10_000
 
 
 TASTE = 1.0
-"""How much a visitor's own items count where what goes with a product is ranked for them."""
+"""How much a visitor's own items count where what goes with a product is ranked for them. In the synthetic shop what
+visitors do next rises a little among complements (a hundredth in mean reciprocal rank, .5 to 4 are as good) and stays
+where it was among similar products, where 2 and more push it down."""
 
 
 class Related(NamedTuple):
