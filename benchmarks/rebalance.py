@@ -12,11 +12,12 @@ import typer
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from benchmarks import events
-from benchmarks.kafka import SESSION_S, Cluster, running_broker
+from benchmarks.kafka import SESSION_S, Cluster
 from benchmarks.processes import await_true
 from benchmarks.results import Report, Target, console
 from benchmarks.storm.workers import Worker
 from benchmarks.workload import create_topics, worker_env
+from mmrec_stream.brokers import apache_kafka
 from mmrec_stream.brokers.base import Broker
 from mmrec_stream.settings import load_settings
 from mmrec_stream.topics import changelog_topic
@@ -47,7 +48,8 @@ def command(
 ) -> None:
     """The longest time without output of partitions that stay with a worker and of those that move."""
     rounds = 1 if quick else rounds
-    with running_broker() as broker, tempfile.TemporaryDirectory(prefix="mmrec-bench-") as folder:
+    # The embedded broker keeps no partitions for a worker that is away.
+    with apache_kafka() as broker, tempfile.TemporaryDirectory(prefix="mmrec-bench-") as folder:
         report = Report(
             "rebalance_standbys" if standbys else "rebalance",
             quick=quick,

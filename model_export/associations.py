@@ -5,7 +5,7 @@ learned vector, its feature columns, or the words and labels that describe it. W
 it decides; where it has not, content does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -48,9 +48,6 @@ class AssociationSettings:
     counting knows the order, and together they foresee a fifth more than either."""
     content: tuple[str, ...] = ("vectors",)
     """Which sources of content count, in equal parts; see `ContentSources`."""
-    rarity: float = 0.0
-    """Exponent of (occurrences + 1) that what resembles an item is divided by. The likeness of an item says nothing of
-    how many have it already: those who wanted a popular one mostly do, and the seldom ones are where the new are."""
     season: float = 0.0
     """Exponent of the demand at the moment of asking that rows are multiplied by; see `Season`."""
 
@@ -58,7 +55,14 @@ class AssociationSettings:
 class ContentSources:
     """The likenesses of items that content can be asked for, each computed once, when it is first asked for."""
 
-    def __init__(self, inputs: Inputs, names: Sequence[str], vectors: NDArray[np.float32], neighbours: int) -> None:
+    def __init__(
+        self,
+        inputs: Inputs,
+        names: Sequence[str],
+        vectors: NDArray[np.float32],
+        neighbours: int,
+        columns: Mapping[str, NDArray[np.float32]] | None = None,
+    ) -> None:
         """What there is to compare.
 
         Args:
@@ -66,14 +70,16 @@ class ContentSources:
             names: The encoders in use: what no encoder reads is not compared either.
             vectors: The items' learned vectors, (items, d).
             neighbours: How many an item keeps of each source.
+            columns: What else there is of the items, by name, each (items, width).
         """
         self._keep = min(neighbours, max(len(vectors) - 1, 0))
-        self._compared: dict[str, NDArray[np.float32] | sp.csr_matrix] = {"vectors": vectors}
+        self._compared: dict[str, NDArray[np.float32] | sp.csr_matrix] = {"vectors": vectors, **(columns or {})}
         for column, values in inputs.content.features.items():
             if column in names or PRECOMPUTED + column in names:
                 self._compared[column] = values
-        if LstmText.name in names or Attributes.name in names:
-            described = description_terms(inputs.catalogue)
+        texts, labels = LstmText.name in names, Attributes.name in names
+        if texts or labels:
+            described = description_terms(inputs.catalogue, texts=texts, labels=labels)
             if described.nnz:
                 self._compared["description"] = described
         self._weights: dict[str, sp.csr_matrix] = {}
@@ -160,8 +166,6 @@ def association_rows(
         settings: How a row is made.
     """
     alike = content.rows(settings.content)
-    if settings.rarity:
-        alike = _distributions(sp.csr_matrix(alike @ sp.diags((behaviour.support + 1.0) ** -settings.rarity)))
     return neighbour_rows(behaviour.rows(settings), alike, behaviour.support, settings.trust, config.neighbours)
 
 

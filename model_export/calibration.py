@@ -32,7 +32,7 @@ more than .001 better."""
 
 REGRESSION_SHARES = (0.3, 0.7)
 
-CONTENT_GRID: dict[str, tuple[float, ...]] = {"trust": (0.5, 10.0, 100.0), "rarity": (0.3, 0.6)}
+CONTENT_GRID: dict[str, tuple[float, ...]] = {"trust": (0.5, 10.0, 100.0)}
 """What is tried in addition where items are described: learned vectors alone say little that behaviour does not."""
 
 SEASON_POWERS = (0.5, 1.0, 1.5)

@@ -49,6 +49,17 @@ def train(
     fusion: Annotated[
         Literal["weighted", "concat", "attention"], typer.Option(help="How the modalities become one vector.")
     ] = "weighted",
+    image_size: Annotated[
+        int, typer.Option(min=16, max=256, help="Pixels a side of the pictures that cnn sees; wider from 64 on.")
+    ] = 32,
+    pretext: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="PASSES",
+            help="Passes over the catalogue from which lstm and cnn learn before behaviour is looked at.",
+        ),
+    ] = 0,
     user_encoder: Annotated[Literal["gru", "attention"], typer.Option(help="How a history becomes a vector.")] = "gru",
     associations: Annotated[
         Literal["counted", "regressed"],
@@ -93,6 +104,8 @@ def train(
         dim=dim,
         encoders=tuple(name.strip() for name in encoders.split(",") if name.strip()) if encoders else (),
         fusion=fusion,
+        image_size=image_size,
+        pretext=pretext,
         user_encoder=user_encoder,
         associations=associations,
         epochs=epochs,

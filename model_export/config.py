@@ -37,7 +37,12 @@ class ModelConfig:
     """Share of items whose id embedding is hidden in a training step, so that content alone finds the right place."""
 
     image_size: int = 32
-    """Pixels a side of the pictures the CNN sees: shape and colour survive, and 2,000 items encode in .1 s."""
+    """Pixels a side of the pictures the CNN sees: shape and colour survive, and 2,000 items encode in .1 s. From 64 on
+    the network is wider."""
+
+    pretext: int = 0
+    """Passes over texts and pictures from which their encoders learn before behaviour is looked at, and which fix what
+    they see: see `model_export.pretext`. 0: they learn from behaviour alone, all the way down."""
 
     epochs: int = 30
     """Most passes over the training sequences; early stopping usually ends before."""

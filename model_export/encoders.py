@@ -21,6 +21,10 @@ INITIAL_LENGTH = 1.0
 and the first logits are around 1."""
 
 
+LARGE_PICTURE = 64
+"""Pixels a side from which on details are worth a wider network: some eight times the time."""
+
+
 class Encoder(nn.Module):
     """The contract: `inputs` names the arrays that `forward` takes, in this order."""
 
@@ -45,7 +49,41 @@ class Scaled(nn.Module):
         return scaled
 
 
-class LstmText(Encoder):
+class RawEncoder(Encoder):
+    """An encoder of raw input: a trunk sees it, a projection says what that means for behaviour.
+
+    In place of the first input, `forward` also takes what the trunk has made of it already, as floats: trunks that have
+    learned from content alone stay as they are, see `model_export.pretext`, and look at each item once.
+    """
+
+    width: int
+    """Of what the trunk sees."""
+    project: nn.Sequential
+
+    def trunk(self, raw: Tensor) -> Tensor:
+        """What is in raw input, (items, width)."""
+        raise NotImplementedError
+
+    def begin_at(self, seen: Tensor) -> None:
+        """Begin with the projection to the principal components of what the trunk sees of a catalogue, and leave it so.
+
+        Args:
+            seen: (items, width).
+        """
+        for parameter in self.parameters():
+            parameter.requires_grad_(False)
+        project = self.project[0]
+        assert isinstance(project, nn.Linear)  # noqa: S101 - Sequential forgets the type
+        mean, components = _components(seen, project.out_features)
+        with torch.no_grad():
+            project.weight.zero_()
+            project.weight[: len(components)] = components
+            project.bias.copy_(-project.weight @ mean)
+        for parameter in self.project.parameters():
+            parameter.requires_grad_(True)
+
+
+class LstmText(RawEncoder):
     """A bidirectional LSTM over the words, averaged over them (masked mean), projected."""
 
     inputs: tuple[str, ...] = ("tokens",)
@@ -53,48 +91,60 @@ class LstmText(Encoder):
 
     def __init__(self, dim: int, vocabulary: int) -> None:
         super().__init__()
+        self.width = 2 * dim
         self.embedding = nn.Embedding(vocabulary + 1 + TOKEN_BUCKETS, dim, padding_idx=0)
         self.lstm = nn.LSTM(dim, dim // 2, batch_first=True, bidirectional=True)
-        self.project = nn.Sequential(nn.Linear(2 * dim, dim), Scaled(dim))
+        self.project = nn.Sequential(nn.Linear(self.width, dim), Scaled(dim))
 
-    def forward(self, *arrays: Tensor) -> Encoded:
-        """Tokens, int64 (items, words), 0 = padding."""
-        (tokens,) = arrays
-        mask = (tokens > 0).unsqueeze(-1).float()
-        words = self.embedding(tokens)
+    def trunk(self, raw: Tensor) -> Tensor:
+        """Of tokens, int64 (items, words), 0 = padding; zeros where there are none."""
+        mask = (raw > 0).unsqueeze(-1).float()
+        words = self.embedding(raw)
         states, _ = self.lstm(words)
         # The plain mean of the words beside the LSTM's: the bag learns from the first step, the order later.
         both = torch.cat([states, words], dim=-1)
-        mean = (both * mask).sum(1) / mask.sum(1).clamp(min=1.0)
-        return self.project(mean), (tokens > 0).any(1)
+        mean: Tensor = (both * mask).sum(1) / mask.sum(1).clamp(min=1.0)
+        return mean
+
+    def forward(self, *arrays: Tensor) -> Encoded:
+        """Tokens, int64 (items, words), 0 = padding, or what the trunk sees of them."""
+        (tokens,) = arrays
+        seen = tokens if tokens.is_floating_point() else self.trunk(tokens)
+        return self.project(seen), (tokens != 0).any(1)
 
 
-class CnnImage(Encoder):
-    """Four strided convolutions with group normalisation, averaged over the picture, projected."""
+class CnnImage(RawEncoder):
+    """Strided convolutions with group normalisation, averaged over the picture, projected."""
 
     inputs: tuple[str, ...] = ("images", "has_image")
     name: ClassVar[str] = "cnn"
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, size: int) -> None:
+        """For pictures of `size` pixels a side: three convolutions, or four wider ones from `LARGE_PICTURE` on."""
         super().__init__()
-        widths = (3, 16, 32, 64)
+        widths = (3, 32, 64, 128, 256) if size >= LARGE_PICTURE else (3, 16, 32, 64)
         self.blocks = nn.Sequential(
             *(
                 nn.Sequential(nn.Conv2d(before, after, 3, 2, 1), nn.GroupNorm(4, after), nn.ReLU())
                 for before, after in pairwise(widths)
             )
         )
-        self.project = nn.Sequential(nn.Linear(widths[-1] + 6, dim), Scaled(dim))
+        self.width = widths[-1] + 6
+        self.project = nn.Sequential(nn.Linear(self.width, dim), Scaled(dim))
 
-    def forward(self, *arrays: Tensor) -> Encoded:
-        """Images, uint8 (items, 3, size, size), and whether there is one, bool (items,)."""
-        images, has_image = arrays
-        pixels = images.float() / 127.5 - 1.0
+    def trunk(self, raw: Tensor) -> Tensor:
+        """Of images, (items, 3, size, size), values from 0 to 255."""
+        pixels = (raw.float() / 127.5 - 1.0).contiguous(memory_format=torch.channels_last)
         shape = self.blocks(pixels).mean((2, 3))
         # Mean and spread of each colour, which the normalised blocks forget.
         mean = pixels.mean((2, 3))
         spread = ((pixels - mean[:, :, None, None]) ** 2).mean((2, 3)).sqrt()
-        return self.project(torch.cat([shape, mean, spread], dim=1)), has_image
+        return torch.cat([shape, mean, spread], dim=1)
+
+    def forward(self, *arrays: Tensor) -> Encoded:
+        """Images, uint8 (items, 3, size, size), or what the trunk sees of them, and whether there is one, (items,)."""
+        images, has_image = arrays
+        return self.project(images if images.is_floating_point() else self.trunk(images)), has_image
 
 
 class Attributes(Encoder):
@@ -148,9 +198,7 @@ class Precomputed(Encoder):
         """
         unit, there = _unit(vectors)
         unit = unit[there]
-        mean = unit.mean(0)
-        spread = (unit - mean).T @ (unit - mean)
-        components = torch.linalg.eigh(spread).eigenvectors.flip(1)[:, : self.skip.out_features].T
+        mean, components = _components(unit, self.skip.out_features)
         last = self.project[-1]
         assert isinstance(last, nn.Linear)  # noqa: S101 - Sequential forgets the type
         with torch.no_grad():
@@ -164,6 +212,13 @@ class Precomputed(Encoder):
         """Vectors, float32 (items, width), zeros = none."""
         unit, there = _unit(*arrays)
         return self.scale(self.project(unit) + self.skip(unit)), there
+
+
+def _components(vectors: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Mean (width,) and the first `most` principal components (components, width) of vectors (items, width)."""
+    mean = vectors.mean(0)
+    spread = (vectors - mean).T @ (vectors - mean)
+    return mean, torch.linalg.eigh(spread).eigenvectors.flip(1)[:, :most].T
 
 
 def _unit(vectors: Tensor) -> Encoded:
@@ -185,12 +240,13 @@ def make_encoder(name: str, dim: int, sizes: Mapping[str, int]) -> Encoder:
     Args:
         name: `lstm`, `cnn`, `attributes`, `precomputed:COLUMN`, or a pretrained one, whose column has its full name.
         dim: Width of its vectors.
-        sizes: Entries of each vocabulary (`tokens`, `categories`, `brands`, `tags`), and the width of each column.
+        sizes: Entries of each vocabulary (`tokens`, `categories`, `brands`, `tags`), the width of each column,
+            and the pixels a side of `images`.
     """
     if name == LstmText.name:
         return LstmText(dim, sizes["tokens"])
     if name == CnnImage.name:
-        return CnnImage(dim)
+        return CnnImage(dim, sizes["images"])
     if name == Attributes.name:
         return Attributes(dim, sizes["categories"], sizes["brands"], sizes["tags"])
     column = name.removeprefix(PRECOMPUTED)

@@ -1,8 +1,7 @@
 """Fusion: the vectors of an item's modalities become one, all ways behind one contract.
 
-A fusion takes parts (items, modalities, dim) and present, bool (items, modalities). It gives vectors (items, dim) and
-each modality's share in them (items, modalities), which sums to 1 where anything is present. What a missing modality's
-part holds makes no difference, and an item without any gets zeros.
+A fusion takes parts (items, modalities, dim) and present, bool (items, modalities). It gives vectors (items, dim).
+What a missing modality's part holds makes no difference, and an item without any gets zeros.
 """
 
 import torch
@@ -18,10 +17,11 @@ class WeightedFusion(nn.Module):
         super().__init__()
         self.logits = nn.Parameter(torch.zeros(modalities))
 
-    def forward(self, parts: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, parts: Tensor, present: Tensor) -> Tensor:
         """See the module."""
         weights = _shares(self.logits.expand(parts.shape[0], -1), present)
-        return (weights.unsqueeze(-1) * parts).sum(1), weights
+        vectors: Tensor = (weights.unsqueeze(-1) * parts).sum(1)
+        return vectors
 
 
 class AttentionFusion(nn.Module):
@@ -33,18 +33,18 @@ class AttentionFusion(nn.Module):
         self.query = nn.Parameter(torch.zeros(modalities, dim))
         self.bias = nn.Parameter(torch.zeros(modalities))
 
-    def forward(self, parts: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, parts: Tensor, present: Tensor) -> Tensor:
         """See the module."""
         scores = (torch.tanh(self.key(parts)) * self.query).sum(-1) + self.bias
         weights = _shares(scores, present)
-        return (weights.unsqueeze(-1) * parts).sum(1), weights
+        vectors: Tensor = (weights.unsqueeze(-1) * parts).sum(1)
+        return vectors
 
 
 class ConcatFusion(nn.Module):
     """The parts side by side through a small network, with a learned vector in place of a missing one.
 
-    The mean of the parts is added, so that training begins where a plain sum is. A modality's share is that of its
-    contribution to the first layer, by length.
+    The mean of the parts is added, so that training begins where a plain sum is.
     """
 
     def __init__(self, modalities: int, dim: int) -> None:
@@ -55,15 +55,14 @@ class ConcatFusion(nn.Module):
         nn.init.zeros_(self.second.weight)
         nn.init.zeros_(self.second.bias)
 
-    def forward(self, parts: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, parts: Tensor, present: Tensor) -> Tensor:
         """See the module."""
         mask = present.unsqueeze(-1)
         filled = torch.where(mask, parts, self.missing)
         contributions = (filled.transpose(0, 1) @ self.first).transpose(0, 1)
         mean = torch.where(mask, parts, torch.zeros_like(parts)).sum(1) / mask.sum(1).clamp(min=1)
-        fused = (mean + self.second(torch.relu(contributions.sum(1)))) * present.any(1, keepdim=True)
-        lengths = contributions.norm(dim=-1) * present
-        return fused, lengths / lengths.sum(1, keepdim=True).clamp(min=1e-9)
+        fused: Tensor = (mean + self.second(torch.relu(contributions.sum(1)))) * present.any(1, keepdim=True)
+        return fused
 
 
 FUSIONS: dict[Fusion, type[WeightedFusion] | type[ConcatFusion] | type[AttentionFusion]] = {

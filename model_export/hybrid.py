@@ -41,7 +41,7 @@ class Report:
     best_epoch: int = 0
     seconds: float = 0.0
     modality_weights: dict[str, float] = field(default_factory=dict)
-    """Mean share of each modality in the items' vectors."""
+    """Share of each modality in what decides, where there are several; see `model_export.shares`."""
     alpha: dict[int, float] = field(default_factory=dict)
     """α by least history length."""
     alpha_curve: dict[float, float] = field(default_factory=dict)
@@ -172,6 +172,5 @@ def sample_cases(cases: Cases, most: int, seed: int = 0) -> Cases:
 def ndcg_at(places: int, scores: NDArray[np.float32], cases: Cases, *, mask_history: bool) -> NDArray[np.float64]:
     """NDCG at so many places of each case, full ranking; ties are broken at random, always the same way."""
     order = np.random.default_rng(0).permutation(scores.shape[1])
-    banned = [cases.history(case) for case in range(len(cases))] if mask_history else None
-    lists = metrics.top_lists(scores, places, banned, order)
+    lists = metrics.top_lists(scores, places, cases.banned(mask_history=mask_history), order)
     return metrics.ndcg(metrics.hits(lists, cases.targets), cases.targets, places)

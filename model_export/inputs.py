@@ -31,7 +31,8 @@ class Inputs:
     def sizes(self) -> dict[str, int]:
         """As for `make_encoder`."""
         widths = {FEATURE + name: values.shape[1] for name, values in self.content.features.items()}
-        return {name: len(entries) for name, entries in self.vocabularies.items()} | widths
+        entries = {name: len(each) for name, each in self.vocabularies.items()}
+        return entries | widths | {"images": self.content.images.shape[-1]}
 
 
 def describe(dataset: Dataset, config: ModelConfig) -> Inputs:

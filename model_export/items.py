@@ -51,16 +51,14 @@ class ItemModel(nn.Module):
         encoded = [encoder(*(content[name] for name in _inputs(encoder))) for encoder in self.encoders]
         return torch.stack([part for part, _ in encoded], 1), torch.stack([there for _, there in encoded], 1)
 
-    def fuse(
-        self, parts: Tensor | None, present: Tensor | None, rows: Tensor, id_dropout: float = 0.0
-    ) -> tuple[Tensor, Tensor]:
-        """Vectors and shares of the items `rows`, whose content is encoded in `parts` and `present`.
+    def fuse(self, parts: Tensor | None, present: Tensor | None, rows: Tensor, id_dropout: float = 0.0) -> Tensor:
+        """Vectors of the items `rows`, whose content is encoded in `parts` and `present`.
 
         Args:
             parts: (rows, encoders, dim), or None without content encoders.
             present: bool (rows, encoders).
             rows: int64 (rows,).
-            id_dropout: Share of items whose id is hidden, for training.
+            id_dropout: Share of items whose id is hidden, for training; all of them at 1.
         """
         all_parts, all_present = [], []
         if parts is not None and present is not None:
@@ -72,12 +70,8 @@ class ItemModel(nn.Module):
                 seen = seen & (torch.rand(len(rows), device=rows.device) >= id_dropout)
             all_parts.append(self.ids(rows).unsqueeze(1))
             all_present.append(seen.unsqueeze(1))
-        vectors, shares = self.fusion(torch.cat(all_parts, 1), torch.cat(all_present, 1))
-        return vectors, shares
-
-    def shares_by_name(self, shares: Tensor) -> dict[str, float]:
-        """The mean share of each modality, by name."""
-        return {name: round(float(share), 4) for name, share in zip(self.names, shares.mean(0), strict=True)}
+        vectors: Tensor = self.fusion(torch.cat(all_parts, 1), torch.cat(all_present, 1))
+        return vectors
 
 
 class ContentEncoder(nn.Module):
@@ -99,7 +93,7 @@ class ContentEncoder(nn.Module):
         if self.items.has_id:
             parts = torch.cat([parts, torch.zeros_like(parts[:, :1])], 1)
             present = torch.cat([present, torch.zeros_like(present[:, :1])], 1)
-        vectors: Tensor = self.items.fusion(parts, present)[0]
+        vectors: Tensor = self.items.fusion(parts, present)
         return vectors
 
 

@@ -1,7 +1,7 @@
 """Training: a data set and its split become a calibrated hybrid model, with a record of how it was learned."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,18 +14,20 @@ from torch import Tensor, nn
 
 from mmrec_stream.data.dataset import Dataset, Interactions
 from mmrec_stream.data.requests import ItemFacts
-from mmrec_stream.data.splits import Cases, Split
+from mmrec_stream.data.splits import Cases, Ragged, Split
 from mmrec_stream.errors import UserError
 from model_export.associations import AssociationSettings, BehaviourSources, ContentSources, association_rows
 from model_export.calibration import calibrate
 from model_export.checkpoint import Checkpoint, State
 from model_export.config import ModelConfig
-from model_export.encoders import INITIAL_LENGTH, Precomputed
+from model_export.encoders import ID, INITIAL_LENGTH, CnnImage, LstmText, Precomputed, RawEncoder, make_encoder
 from model_export.hybrid import Report, TrainedModel, case_features, ndcg_at, sample_cases, user_vectors
 from model_export.inputs import Inputs, describe, encoder_names
 from model_export.items import ItemModel
+from model_export.pretext import Begun, begin
 from model_export.ranker import Ranker
 from model_export.sequences import NO_TARGET, Sequences, side_inputs, training_sequences
+from model_export.shares import modality_shares
 from model_export.social import WEIGHTS, Social
 from model_export.users import UserModel
 
@@ -35,6 +37,9 @@ second for 10,000 items."""
 
 ENCODE_CHUNK = 512
 """Items whose content is encoded at a time in training: bounds the memory of the convolutions to some 100 MB."""
+
+SHARE_USERS = 500
+"""Users by whom the modalities' shares are taken: a share is then known to a hundredth."""
 
 REFRESH_STEPS = 8
 """Steps that share one encoding of the catalogue's content. The content encoders learn from the gradients of all of
@@ -56,6 +61,10 @@ MIN_BATCH = 16
 
 Judge = Callable[[UserModel, NDArray[np.float32]], float]
 """The quality of a user model with item vectors (items, dim), higher is better."""
+
+
+Pretext = Callable[[ModelConfig, Inputs], Begun | None]
+"""What encoders of raw input begin with, if they learn from content first."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,7 @@ def fit(
     *,
     progress: Callable[[Progress], None] | None = None,
     checkpoint: Path | None = None,
+    pretext: Pretext | None = None,
 ) -> TrainedModel:
     """Train on the split's training events, stop and calibrate on its validation cases.
 
@@ -94,6 +104,7 @@ def fit(
         progress: Called a few times a second.
         checkpoint: A file that is written after each pass. If it is there already, from the same data and settings,
             training goes on where it stopped and comes to the same model; it is removed at the end.
+        pretext: In place of `learn_from_content`, whose outcome several trainings may share.
 
     Raises:
         UserError: There is nothing to learn from, an encoder does not fit the data, or the checkpoint is of another
@@ -115,6 +126,7 @@ def fit(
         )
     began = time.monotonic()
     inputs = describe(dataset, config)
+    begun = (pretext or learn_from_content)(config, inputs)
     validation = sample_cases(split.validation, VALIDATION_CASES)
     features = case_features(validation, dataset, inputs, config) if len(validation) else None
 
@@ -126,7 +138,8 @@ def fit(
     def learn(
         log: Interactions, sequences: Sequences, epochs: int, judge: Judge | None, saved: Checkpoint | None = None
     ) -> "_Trainer":
-        trainer = _Trainer(config, inputs, sequences, np.bincount(log.items, minlength=dataset.items), judge)
+        support = np.bincount(log.items, minlength=dataset.items)
+        trainer = _Trainer(config, inputs, sequences, support, judge, begun)
         if config.svd and trainer.items.has_id:
             trainer.begin_at(_svd_vectors(log.where(log.likings), dataset.users, dataset.items, config))
         trainer.train(epochs, progress, saved)
@@ -135,9 +148,10 @@ def fit(
     saved = Checkpoint.of(checkpoint, config, log) if checkpoint else None
     trainer = learn(log, sequences, config.epochs, quality if features is not None else None, saved)
     report = trainer.report
-    vectors, shares = trainer.table()
+    vectors = trainer.table()
     ranker = Ranker(trainer.users, config).cpu().eval()
-    content = ContentSources(inputs, trainer.items.names, vectors, config.neighbours)
+    columns = begun.columns if begun else {}
+    content = ContentSources(inputs, trainer.items.names, vectors, config.neighbours, columns)
     seasons = dataset.timed and dataset.listed
     behaviour = BehaviourSources(config, log, dataset.items, seasons=seasons)
     settings, social = AssociationSettings(), None
@@ -169,19 +183,40 @@ def fit(
         log = split.refit.without_impressions()
         sequences = training_sequences(log, config.history, repeats=config.repeats)
         trainer = learn(log, sequences, report.best_epoch, None)
-        vectors, shares = trainer.table()
-        content = ContentSources(inputs, trainer.items.names, vectors, config.neighbours)
+        vectors = trainer.table()
+        content = ContentSources(inputs, trainer.items.names, vectors, config.neighbours, columns)
         behaviour = BehaviourSources(config, log, dataset.items, seasons=seasons)
         ranker.users = trainer.users.cpu().eval()
         if social is not None and dataset.social is not None:
             social = replace(Social.of(dataset.social, dataset.users, log), weight=social.weight)
-    report.modality_weights = trainer.items.shares_by_name(torch.from_numpy(shares))
+    moments = _last_moments(log)
+    asked = case_features(moments, dataset, inputs, config)
+    report.modality_weights = modality_shares(ranker, asked, vectors, trainer.without_each())
     rows = association_rows(config, behaviour, content, settings)
     report.seconds = time.monotonic() - began
     if checkpoint:
         checkpoint.unlink(missing_ok=True)
     season = behaviour.season(settings)
     return TrainedModel(config, dataset, inputs, trainer.items, ranker, vectors, *rows, report, social, season)
+
+
+def raw_encoders(config: ModelConfig, inputs: Inputs) -> tuple[str, ...]:
+    """Names of the encoders that read texts or pictures themselves."""
+    return tuple(name for name in encoder_names(config, inputs) if name in (LstmText.name, CnnImage.name))
+
+
+def learn_from_content(config: ModelConfig, inputs: Inputs) -> Begun | None:
+    """What encoders of raw input begin with, where they are to learn from content first."""
+    names = raw_encoders(config, inputs)
+    if not config.pretext or not names:
+        return None
+    content = {name: torch.from_numpy(array) for name, array in inputs.content.feed().items()}
+    # What comes after this is as random as without it.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        encoders = {name: make_encoder(name, config.dim, inputs.sizes) for name in names}
+        raw = {name: encoder for name, encoder in encoders.items() if isinstance(encoder, RawEncoder)}
+        return begin(raw, content, config.pretext, config.seed)
 
 
 class _Trainer:
@@ -194,6 +229,7 @@ class _Trainer:
         sequences: Sequences,
         support: NDArray[np.int64],
         judge: Judge | None,
+        begun: Begun | None,
     ) -> None:
         self.config, self.inputs, self.judge, self.report = config, inputs, judge, Report()
         self.device = _device(config)
@@ -209,8 +245,12 @@ class _Trainer:
             for name, array in inputs.content.feed().items()
             if name in self.items.inputs
         }
-        for encoder in self.items.encoders:
+        for name, encoder in zip(self.items.names, self.items.encoders, strict=False):
             if isinstance(encoder, Precomputed):
+                encoder.begin_at(self.content[encoder.inputs[0]])
+            elif isinstance(encoder, RawEncoder) and begun is not None:
+                encoder.load_state_dict(begun.trunks[name])
+                self.content[encoder.inputs[0]] = begun.seen[name].to(self.device)
                 encoder.begin_at(self.content[encoder.inputs[0]])
         self.candidates = torch.from_numpy(np.flatnonzero(support)).to(self.device)
         self.place = np.full(len(support), -1)
@@ -299,17 +339,46 @@ class _Trainer:
         kept: State = state["kept"]
         return kept
 
-    def table(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Vectors (items, dim) and modality shares of all items."""
+    def table(self, same: Mapping[int, Tensor] | None = None) -> NDArray[np.float32]:
+        """Vectors of all items, (items, dim); with `same`, by modality number, the part that all of them have in it."""
         self.items.eval()
-        vectors, shares = [], []
+        vectors = []
         with torch.no_grad():
             for chunk in torch.arange(len(self.place), device=self.device).split(ENCODE_CHUNK):
                 parts, present = self._encode(chunk) if self.content_optimizer else (None, None)
-                one, share = self.items.fuse(parts, present, chunk)
-                vectors.append(one)
-                shares.append(share)
-        return torch.cat(vectors).float().cpu().numpy(), torch.cat(shares).float().cpu().numpy()
+                for number, part in (same or {}).items():
+                    if parts is not None:
+                        parts[:, number] = part
+                vectors.append(self.items.fuse(parts, present, chunk))
+        return torch.cat(vectors).float().cpu().numpy()
+
+    def without_each(self) -> dict[str, NDArray[np.float32]]:
+        """The items' vectors without what each modality tells of them, by its name: all have the mean of it.
+
+        The mean and not nothing: what all items have in common is no news of any. Of a single modality there is nothing
+        to tell.
+        """
+        items = self.items.eval()
+        if len(items.names) < 2:
+            return {}
+        with torch.no_grad():
+            means = torch.zeros(len(items.encoders), items.dim, device=self.device)
+            counts = torch.zeros(len(items.encoders), 1, device=self.device)
+            for chunk in torch.arange(len(self.place), device=self.device).split(ENCODE_CHUNK):
+                parts, present = self._encode(chunk)
+                means += (parts * present.unsqueeze(2)).sum(0)
+                counts += present.sum(0).unsqueeze(1)
+            means /= counts.clamp(min=1)
+            tables = {
+                name: self.table({number: mean})
+                for number, (name, mean) in enumerate(zip(items.names, means, strict=False))
+            }
+            if items.has_id:
+                own = items.ids.weight.clone()
+                items.ids.weight.copy_(own[items.known].mean(0).expand_as(own))
+                tables[ID] = self.table()
+                items.ids.weight.copy_(own)
+        return tables
 
     def _encode(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         return self.items.encode({name: array[rows] for name, array in self.content.items()})
@@ -401,7 +470,7 @@ class _Trainer:
             history = history.reshape(batch.rows.shape)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             parts, present = (content.parts[used], content.present[used]) if content else (None, None)
-            vectors, _ = self.items.fuse(parts, present, self.candidates[used], config.id_dropout)
+            vectors = self.items.fuse(parts, present, self.candidates[used], config.id_dropout)
             states = states_of(self.users, batch, vectors[history], self.facts, self.sequence)[wanted]
             positive = (states * vectors[targets]).sum(1, keepdim=True)
             others = states @ vectors[negatives].T
@@ -415,9 +484,18 @@ class _Trainer:
         return nn.functional.cross_entropy(logits, torch.zeros_like(targets))
 
     def _judged(self, judge: Judge) -> float:
-        vectors, _ = self.table()
+        vectors = self.table()
         self.users.eval()
         return judge(self.users, vectors)
+
+
+def _last_moments(log: Interactions) -> Cases:
+    """Some users' last moments in the log, with nothing that they are asked about."""
+    users = np.unique(log.users)
+    ends = np.searchsorted(log.users, users, side="right")
+    starts = np.searchsorted(log.users, users)
+    nothing = Ragged(np.empty(0, dtype=np.int64), np.zeros(len(users) + 1, dtype=np.int64))
+    return sample_cases(Cases(log, users, starts, ends, log.times[ends - 1], nothing), SHARE_USERS)
 
 
 def states_of(

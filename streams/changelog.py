@@ -84,7 +84,8 @@ class ChangelogWriter:
                 self._persistently(lambda: self._producer.commit_transaction(CALL_S))
                 return self._end
             except _AbortableError as failure:
-                log.warning("%s[%d]: %d rows are written again: %s", self._topic, self._partition, len(keys), failure)
+                # Nothing to act on: of a broker that is away the worker tells, once for all its partitions.
+                log.debug("%s[%d]: %d rows are written again: %s", self._topic, self._partition, len(keys), failure)
                 self._persistently(lambda: self._producer.abort_transaction(CALL_S))
                 time.sleep(PAUSE_S)
 

@@ -12,6 +12,18 @@ from mmrec_stream.kafka.clients import LOGGER
 LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
+TROUBLE = (
+    "Connect to ",
+    "Disconnected",
+    "brokers are down",
+    "Connection refused",
+    "REQTMOUT",
+    "timed out",
+    "failed delivery",
+)
+"""What the client's lines say of a broker that does not answer."""
+
+
 def worker(
     web_port: Annotated[
         int | None, typer.Option(help="Port of /health, /ready and /metrics on loopback; 0 takes a free one.")
@@ -63,4 +75,4 @@ def configure_logging(verbose: bool) -> None:
 def _no_connection_trouble(record: logging.LogRecord) -> bool:
     """Each of a worker's clients tells several times a second of a broker that is away; the worker does, every 10 s."""
     text = record.getMessage()
-    return not any(sign in text for sign in ("Connect to ", "Disconnected", "brokers are down", "Connection refused"))
+    return not any(sign in text for sign in TROUBLE)

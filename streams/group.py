@@ -71,6 +71,9 @@ GROUP_FATAL = frozenset(
 """What the group answers to a member that it will never take, or the client that has given up: waiting does not help.
 Of a record's place, `_FATAL` is all that the client says of an error that is fatal for it."""
 
+AWAY = frozenset({*PASSING, KafkaError._WAIT_COORD, KafkaError.COORDINATOR_NOT_AVAILABLE})
+"""What the client says of a commit while no broker answers."""
+
 log = logging.getLogger(__name__)
 
 
@@ -373,7 +376,9 @@ class GroupClient:
                 offsets=[TopicPartition(*tp, offset) for tp, offset in offsets.items()], asynchronous=False
             )
         except KafkaException as error:
-            log.info("offsets are not committed: %s", error.args[0].str())
+            # That a broker is away is said once for all that waits for it.
+            level = logging.DEBUG if error.args[0].code() in AWAY else logging.INFO
+            log.log(level, "offsets are not committed: %s", error.args[0].str())
             return False
         except RuntimeError:  # closed meanwhile
             return False

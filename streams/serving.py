@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 from mmrec_stream.catalogue.attributes import Catalogue
 from mmrec_stream.catalogue.columns import ProductColumns
 from mmrec_stream.catalogue.windows import Windows
-from mmrec_stream.contracts.acceptance import UNREADABLE
 from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.contracts.identity import id_keys
 from mmrec_stream.contracts.releases import ReleaseAnnouncement
-from mmrec_stream.contracts.rules import decode_rules
 from mmrec_stream.kafka.reader import read_batches, spans
 from mmrec_stream.pictures.sources import sources_of
-from mmrec_stream.policies.policy import Policy, RulesError
+from mmrec_stream.policies.book import RuleBook
+from mmrec_stream.policies.policy import Policy
 from mmrec_stream.profiles.tastes import Tastes
 from mmrec_stream.ranking.approximate import load_faiss
 from mmrec_stream.ranking.popularity import Popularity
@@ -77,6 +76,7 @@ class Serving:
         # Held while the catalogue or the serving release changes, so that no item falls between the two.
         self._changing = threading.Lock()
         self._catalogue_follower = Follower(settings, self._topics.catalogue, self._on_catalogue, self._turn)
+        self._rules = RuleBook()
         self._policy: Policy | None = None
         self._rules_follower = Follower(settings, self._topics.rules, self._on_rules)
         self.rollouts = Rollouts(settings, self.recommender, self._load, metrics)
@@ -166,16 +166,12 @@ class Serving:
 
     def _on_rules(self, messages: Sequence[Message]) -> None:
         """Take over the newest rules that can be used."""
-        newest: list[Policy | None] = []
         for message in messages:
-            value = message.value()
-            try:
-                newest.append(None if value is None else Policy(decode_rules(value)))
-            except (*UNREADABLE, RulesError) as error:
-                log.error("%s@%d: rules are not used, those before stay: %s", message.topic(), message.offset(), error)
+            if (fault := self._rules.take(message.key(), message.value())) is not None:
+                log.error("%s@%d: rules are not used, those before stay: %s", message.topic(), message.offset(), fault)
                 self._metrics.rules_refused.inc()
-        if newest:
-            self._obey(newest[-1])
+        if self._rules.in_force is not self._policy:
+            self._obey(self._rules.in_force)
 
     def _obey(self, policy: Policy | None) -> None:
         with self._changing:

@@ -14,7 +14,7 @@ def command(
     sets: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", help="beauty, lastfm, yoochoose, hm, ciao, or a sequence file; repeatable. All if not given."
+            "--set", help="A set by name (a wrong one lists them), or a sequence file; repeatable. All if not given."
         ),
     ] = None,
     methods: Annotated[
@@ -22,6 +22,15 @@ def command(
         typer.Option(help="Comma-separated names, or how names begin (`ours alpha`). All if not given."),
     ] = "",
     seeds: Annotated[int, typer.Option(min=1, max=20, help="Seeds that our own model is trained with.")] = 3,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A method that the others are compared with case by case; judged before, or first. Repeatable."
+        ),
+    ] = None,
+    kept: Annotated[
+        bool, typer.Option(help="Judge nothing, compare what earlier runs have kept of the methods.")
+    ] = False,
     quick: Annotated[bool, typer.Option(help="LastFM alone, one seed, without methods that take minutes.")] = False,
     results: Annotated[Path, typer.Option(help="Where the figures go, one JSON line each.")] = RESULTS,
 ) -> None:
@@ -37,6 +46,8 @@ def command(
     if quick and not sets:
         sets = ["lastfm"]
     wanted = [name.strip() for name in methods.split(",") if name.strip()] or (list(runner.QUICK) if quick else [])
-    failed = runner.run_sets(sets or list(runner.SETS), wanted, 1 if quick else seeds, results)
+    failed = runner.run_sets(
+        sets or list(runner.SETS), wanted, 1 if quick else seeds, results, against or (), kept=kept
+    )
     if failed:
         raise UserError(f"not judged: {'; '.join(failed)}")

@@ -7,7 +7,9 @@ from mmrec_stream.data.dataset import Dataset
 from mmrec_stream.data.splits import Cases, Split
 from model_export.config import ModelConfig
 from model_export.hybrid import Part, TrainedModel
-from model_export.training import fit
+from model_export.inputs import Inputs
+from model_export.pretext import Begun
+from model_export.training import fit, learn_from_content, raw_encoders
 
 
 class Trainings:
@@ -15,12 +17,20 @@ class Trainings:
 
     def __init__(self) -> None:
         self.models: dict[ModelConfig, TrainedModel] = {}
+        self._begun: dict[tuple[tuple[str, ...], int], Begun | None] = {}
 
     def of(self, dataset: Dataset, split: Split, config: ModelConfig) -> TrainedModel:
         """The model of a configuration, trained on first use."""
         if config not in self.models:
-            self.models[config] = fit(dataset, split, config)
+            self.models[config] = fit(dataset, split, config, pretext=self._pretext)
         return self.models[config]
+
+    def _pretext(self, config: ModelConfig, inputs: Inputs) -> Begun | None:
+        """Models that differ in what else they are made of begin alike."""
+        key = (raw_encoders(config, inputs), config.seed)
+        if key not in self._begun:
+            self._begun[key] = learn_from_content(config, inputs)
+        return self._begun[key]
 
 
 class Hybrid:

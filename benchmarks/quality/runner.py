@@ -19,30 +19,56 @@ QUICK = ("popularity", "item-knn", "cooccurrence", "ours")
 """Methods that take seconds each."""
 
 
-def run_sets(names: Sequence[str], wanted: Sequence[str], seeds: int, results: Path) -> list[str]:
-    """Judge methods on sets; returns a line for every method that could not be judged."""
+def run_sets(
+    names: Sequence[str],
+    wanted: Sequence[str],
+    seeds: int,
+    results: Path,
+    against: Sequence[str] = (),
+    *,
+    kept: bool = False,
+) -> list[str]:
+    """Judge methods on sets; returns a line for every method that could not be judged.
+
+    Args:
+        names: The sets.
+        wanted: The methods, or how their names begin; all for none.
+        seeds: How often ours are trained.
+        results: Where the figures go.
+        against: Methods that each is compared with case by case.
+        kept: Whether figures of earlier runs are compared, and no method is judged.
+    """
     failed: list[str] = []
     for name in names:
         judged = load(name)
         trainings = Trainings()
         chosen = _chosen(methods_for(judged, trainings), wanted)
         figures: dict[str, table.Figures] = {}
+        earlier = table.figures_of(results, judged.dataset.name)
+        folder = results.parent / f"quality-{judged.dataset.name}"
         for label, factory in chosen.items():
             try:
-                figures[label] = table.run(judged, label, factory, range(seeds if label.startswith("ours") else 1))
+                if kept:
+                    figures[label] = earlier.get(label, {})
+                else:
+                    judgement = table.run(judged, label, factory, range(seeds if label.startswith("ours") else 1))
+                    table.keep_values(folder / "values", judged, label, judgement)
+                    figures[label] = judgement.figures
+                    table.keep(results, list(table.lines_of(judged, label, figures[label])))
+                for other in against:
+                    if other != label:
+                        figures[label] = {**figures[label], **table.above(folder / "values", judged, label, other)}
             except UserError as error:
                 failed.append(f"{name}: {label}: {error}")
                 continue
             table.keep(results, list(table.lines_of(judged, label, figures[label])))
         if name == "yoochoose" and not wanted:
             for label, lists in published_lists(data_folder(), judged).items():
-                figures[label] = table.of_lists(judged, [lists])
+                figures[label] = table.of_lists(judged, [lists]).figures
                 table.keep(results, list(table.lines_of(judged, label, figures[label])))
         table.show(judged, figures)
         everything = table.figures_of(results, judged.dataset.name)
-        page = reports.write(
-            report_of(judged, everything, trainings), results.parent / f"quality-{judged.dataset.name}"
-        )
+        page = reports.write(report_of(judged, everything, trainings), folder)
         console.print(f"report: {page}", highlight=False)
     console.print(f"written to {results}", highlight=False)
     return failed

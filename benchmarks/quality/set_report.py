@@ -1,5 +1,7 @@
 """A set's results as a report: methods beside each other, and how ours were learned and mixed."""
 
+from collections.abc import Mapping
+
 from benchmarks.quality.ours import Trainings
 from benchmarks.quality.sets import Judged
 from benchmarks.quality.table import Figures
@@ -10,11 +12,11 @@ from model_export.config import ModelConfig
 PARTS = ("warm", "cold")
 
 
-def report_of(judged: Judged, results: dict[str, Figures], trainings: Trainings) -> Report:
+def report_of(judged: Judged, results: Mapping[str, Figures], trainings: Trainings) -> Report:
     """The report of one run over a set."""
     dataset, split = judged.dataset, judged.split
-    metrics = [target.metric for target in judged.targets] or [f"{name}@{judged.ks[0]}" for name in ("HR", "NDCG")]
-    metrics += [f"{metric} {part}" for metric in metrics for part in PARTS]
+    metrics = judged.main
+    metrics = [*metrics, *(f"{metric} {part}" for metric in metrics for part in PARTS)]
     metrics += [f"{name}@{judged.ks[-1]}" for name in ("coverage", "novelty", "popularity-lift", "miscalibration")]
     shown = [metric for metric in metrics if any(metric in figures for figures in results.values())]
     rows = [[name, *(_cell(figures.get(metric)) for metric in shown)] for name, figures in results.items()]
@@ -26,7 +28,7 @@ def report_of(judged: Judged, results: dict[str, Figures], trainings: Trainings)
     blocks += _learning(trainings)
     facts = {
         "set": f"{dataset.users:,} users, {dataset.items:,} items, {len(dataset.interactions):,} events",
-        "split": judged.note or "leave one out",
+        "split": judged.note,
         "judged": f"{len(split.test):,} cases, all items ranked, history {'' if split.mask_history else 'not '}masked",
         "ties": "broken by a random order of the items, drawn once a run",
         "tuned": "on validation cases alone; the test cases are looked at once, by the table",
@@ -60,7 +62,12 @@ def _learning(trainings: Trainings) -> list[Block]:
         ),
         Plot("One α for all, on validation", "α, the weight of p_user", "NDCG", sweeps),
         Table("α by history length", ["training", *(f"from {length}" for length in lengths)], alphas),
-        Table("Share of each modality in the items' vectors", ["training", "mean share"], shares),
+        Table(
+            "Share of each modality",
+            ["training", "share"],
+            shares,
+            "By how much of p_user goes to other items when the modality is left out where lists are made.",
+        ),
     ]
 
 

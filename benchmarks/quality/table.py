@@ -1,7 +1,8 @@
 """Runs methods on a set, and shows and keeps what came out."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -12,11 +13,13 @@ from rich.table import Column, Table
 from benchmarks.quality.methods import Factory
 from benchmarks.quality.sets import Judged
 from benchmarks.results import console
+from mmrec_stream.data.dataset import Interactions
+from mmrec_stream.errors import UserError
 from mmrec_stream.evaluation import metrics
-from mmrec_stream.evaluation.methods import judge, recommend
-from mmrec_stream.evaluation.metrics import Figure, Lists
+from mmrec_stream.evaluation.methods import Judgement, judge, recommend, targets_among
+from mmrec_stream.evaluation.metrics import Figure, Lists, Values
 
-Figures = dict[str, Figure]
+Figures = Mapping[str, Figure]
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -30,7 +33,7 @@ class Line(msgspec.Struct, frozen=True):
     high: float | None
 
 
-def run(judged: Judged, name: str, factory: Factory, seeds: Sequence[int]) -> Figures:
+def run(judged: Judged, name: str, factory: Factory, seeds: Sequence[int]) -> Judgement:
     """Fit a method once a seed and judge it on the test cases.
 
     Per-case values are averaged over seeds before the bootstrap, so that the interval speaks of users; how much seeds
@@ -58,30 +61,75 @@ def run(judged: Judged, name: str, factory: Factory, seeds: Sequence[int]) -> Fi
                     seed=seed,
                 )
             )
-    figures = of_lists(judged, lists)
-    figures["fit-seconds"] = Figure(float(np.mean(seconds)))
-    return figures
+    judgement = of_lists(judged, lists)
+    return replace(judgement, figures={**judgement.figures, "fit-seconds": Figure(float(np.mean(seconds)))})
 
 
-def of_lists(judged: Judged, lists: Sequence[Lists]) -> Figures:
-    """The figures of one method's lists for the test cases, one array of lists a seed."""
-    learned = judged.split.refit if judged.split.refit is not None else judged.split.train
-    judgements = [judge(judged.dataset, learned, judged.split.test, each, judged.ks) for each in lists]
-    figures = dict(judgements[0].figures)
+def of_lists(judged: Judged, lists: Sequence[Lists]) -> Judgement:
+    """The judgement of one method's lists for the test cases, one array of lists a seed: means over the seeds."""
+    judgements = [judge(judged.dataset, _learned(judged), judged.split.test, each, judged.ks) for each in lists]
+    first = judgements[0]
     if len(lists) == 1:
-        return figures
-    for name in figures:
-        if name in judgements[0].values:
-            per_case = np.mean([judgement.values[name] for judgement in judgements], axis=0)
-            figures[name] = metrics.bootstrap(per_case, judged.split.test.users)
+        return first
+    values = {name: np.mean([each.values[name] for each in judgements], axis=0) for name in first.values}
+    figures = {name: metrics.bootstrap(per_case, first.users[name]) for name, per_case in values.items()}
+    for name in first.figures:
+        seeds = [each.figures[name].value for each in judgements]
+        if name in values:
+            figures[f"{name} seed-sd"] = Figure(float(np.std(seeds, ddof=1)))
         else:
-            # Parts of the cases, and what is no mean over cases: the mean of the seeds, with the first one's interval.
-            first = judgements[0].figures[name]
-            figures[name] = Figure(float(np.mean([j.figures[name].value for j in judgements])), first.low, first.high)
-    for name in judgements[0].values:
-        values = [judgement.figures[name].value for judgement in judgements]
-        figures[f"{name} seed-sd"] = Figure(float(np.std(values, ddof=1)))
-    return figures
+            figures[name] = Figure(float(np.mean(seeds)))
+    return Judgement(first.lists, values, first.users, figures)
+
+
+def keep_values(folder: Path, judged: Judged, method: str, judgement: Judgement) -> None:
+    """Write what each case has of the main metrics, so that other methods can be compared with this one by case."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shown = {name: judgement.values[name] for name in _compared(judged) if name in judgement.values}
+    np.savez_compressed(_values_at(folder, method), allow_pickle=False, **shown)
+
+
+def above(folder: Path, judged: Judged, method: str, other: str) -> Figures:
+    """How far a method's main metrics are above another's on the same cases, with intervals of the difference.
+
+    Raises:
+        UserError: One of them has not been judged on these cases.
+    """
+    mine, theirs = _kept_values(folder, judged, method), _kept_values(folder, judged, other)
+    test, known = judged.split.test, np.bincount(_learned(judged).items, minlength=judged.dataset.items) > 0
+    users = {"": test.users} | {
+        part: test.users[targets_among(test, wanted)[0]] for part, wanted in ((" warm", known), (" cold", ~known))
+    }
+    figures: dict[str, Figure] = {}
+    for name in mine.keys() & theirs.keys():
+        owners = users[name.removeprefix(name.split(" ")[0])]
+        if not len(mine[name]) == len(theirs[name]) == len(owners):
+            raise UserError(
+                f"{method} and {other} were judged on different cases of {judged.dataset.name}; judge again"
+            )
+        figures[f"{name} above {other}"] = metrics.bootstrap(mine[name] - theirs[name], owners)
+    return dict(sorted(figures.items()))
+
+
+def _kept_values(folder: Path, judged: Judged, method: str) -> dict[str, Values]:
+    path = _values_at(folder, method)
+    if not path.exists():
+        raise UserError(f"{method}: not judged on {judged.dataset.name} yet, so that nothing can be compared with it")
+    with np.load(path, allow_pickle=False) as values:
+        return dict(values)
+
+
+def _learned(judged: Judged) -> Interactions:
+    """What methods have learned from in the end."""
+    return judged.split.refit if judged.split.refit is not None else judged.split.train
+
+
+def _compared(judged: Judged) -> list[str]:
+    return [f"{metric}{part}" for metric in judged.main for part in ("", " warm", " cold")]
+
+
+def _values_at(folder: Path, method: str) -> Path:
+    return folder / f"{method.replace(' ', '_').replace('=', '_')}.npz"
 
 
 def lines_of(judged: Judged, method: str, figures: Figures) -> Iterator[Line]:
@@ -104,22 +152,22 @@ def keep(path: Path, lines: Sequence[Line]) -> None:
     beside.replace(path)
 
 
-def figures_of(path: Path, name: str) -> dict[str, Figures]:
+def figures_of(path: Path, name: str) -> dict[str, dict[str, Figure]]:
     """The figures at `path` of the set `name`, by method: also those of earlier runs."""
-    found: dict[str, Figures] = {}
+    found: dict[str, dict[str, Figure]] = {}
     for line in _read(path):
         if line.set == name:
             found.setdefault(line.method, {})[line.metric] = Figure(line.value, line.low, line.high)
     return found
 
 
-def show(judged: Judged, results: dict[str, Figures]) -> None:
+def show(judged: Judged, results: Mapping[str, Figures]) -> None:
     """Print a set's tables: the main metrics with their intervals and targets, then the rest."""
-    main = [target.metric for target in judged.targets] or [f"{name}@{judged.ks[0]}" for name in ("HR", "NDCG")]
+    main = judged.main
     split, dataset = judged.split, judged.dataset
     console.print(
         f"{dataset.name}: {dataset.users:,} users, {dataset.items:,} items, {len(dataset.interactions):,} events,"
-        f" {len(split.test):,} cases; {judged.note or 'leave one out'}; all items ranked,"
+        f" {len(split.test):,} cases; {judged.note}; all items ranked,"
         f" history {'masked' if split.mask_history else 'not masked'}, ties at random,"
         " 95% bootstrap intervals over users",
         highlight=False,

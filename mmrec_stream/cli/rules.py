@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mmrec_stream.catalogue.columns import ProductColumns
     from mmrec_stream.contracts.catalogue import CatalogueItem
     from mmrec_stream.contracts.rules import RuleSet
+    from mmrec_stream.policies.book import RuleBook
     from mmrec_stream.policies.policy import Policy
     from mmrec_stream.ranking.scorer import Scorer
 
@@ -36,10 +37,10 @@ def check(file: RulesFile, bootstrap: Bootstrap = None) -> None:
     Example: `mmrec rules check shop.toml`
     """
     found = read_file(file)
+    _policy_of(found)
     try:
         columns, _ = _catalogue(load_settings(bootstrap=bootstrap))
     except NoBrokerError as error:
-        _policy_of(found)
         typer.echo(f"{file}: the rules are right; what they take out is not known: {error}")
         return
     left = _report(found, columns)
@@ -95,14 +96,15 @@ def publish(
 
     Example: `mmrec rules publish shop.toml`; `mmrec rules publish --remove`
     """
-    from mmrec_stream.contracts.rules import RULES_KEY, encode_rules
+    from mmrec_stream.contracts.rules import encode_rules
     from mmrec_stream.kafka.clients import BatchProducer
     from mmrec_stream.topics import Topics
 
     settings = load_settings(bootstrap=bootstrap)
     if remove == (file is not None):
         raise UserError("give either a file or --remove")
-    now = published(settings)
+    book = _book(settings)
+    now = None if book.in_force is None else book.in_force.rules
     found = None
     if file is not None:
         found = _numbered(read_file(file), 0 if now is None else now.version + 1)
@@ -110,7 +112,12 @@ def publish(
         if len(columns) > 1 and not all(_report(found, columns).values()):
             raise UserError(f"{file}: a surface would be left without any product")
     with BatchProducer(settings) as producer:
-        producer.send(Topics.of(settings).rules, None if found is None else encode_rules(found), key=RULES_KEY)
+        if found is not None:
+            producer.send(Topics.of(settings).rules, encode_rules(found), key=found.key)
+        # What the topic had before, broken ones too; after it, so that there is no moment without rules.
+        for key in book.keys:
+            if found is None or key != found.key:
+                producer.send(Topics.of(settings).rules, None, key=key)
     typer.echo("rules are taken back" if found is None else f"{found.name} is in force")
 
 
@@ -206,20 +213,21 @@ def published(settings: Settings) -> "RuleSet | None":
     Raises:
         UserError: no broker answers, or there is no such topic.
     """
-    from mmrec_stream.contracts.acceptance import UNREADABLE
-    from mmrec_stream.contracts.rules import decode_rules
+    policy = _book(settings).in_force
+    return None if policy is None else policy.rules
+
+
+def _book(settings: Settings) -> "RuleBook":
+    """The rule sets on the topic, as workers read them."""
     from mmrec_stream.kafka.reader import read_batches
+    from mmrec_stream.policies.book import RuleBook
     from mmrec_stream.topics import Topics
 
-    newest: RuleSet | None = None
+    book = RuleBook()
     for messages in read_batches(settings, Topics.of(settings).rules):
         for message in messages:
-            value = message.value()
-            try:
-                newest = None if value is None else decode_rules(value)
-            except UNREADABLE:
-                continue  # as workers do: the rules before it stay
-    return newest
+            book.take(message.key(), message.value())
+    return book
 
 
 def _policy_of(found: "RuleSet") -> "Policy":

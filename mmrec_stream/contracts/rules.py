@@ -1,7 +1,7 @@
 """Rule sets: what a merchandiser wants of every list, as data.
 
-The newest value of the topic counts; a null value takes all rules back. Expressions are CEL (Common Expression
-Language) over the product, the user and the context; docs/rules.md has their words.
+The newest value of the topic that can be used counts; a null value takes the version with its key back. Expressions are
+CEL (Common Expression Language) over the product, the user and the context; docs/rules.md has their words.
 """
 
 from typing import Annotated
@@ -10,9 +10,6 @@ import msgspec
 from msgspec import Meta, Struct
 
 from mmrec_stream.contracts.fields import Id, SchemaVersion
-
-RULES_KEY = b"rules"
-"""The key of every record: one rule set is in force."""
 
 RuleId = Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9._-]{0,63}$", description="shown in lists and messages")]
 Expression = Annotated[str, Meta(min_length=1, max_length=4_096, description="CEL")]
@@ -77,6 +74,11 @@ class RuleSet(Struct, kw_only=True, frozen=True, omit_defaults=True, forbid_unkn
     def name(self) -> str:
         """What lists say that they obey."""
         return f"{self.id}/{self.version}"
+
+    @property
+    def key(self) -> bytes:
+        """The key of its record, its own: a broken version must not replace a good one when the topic is compacted."""
+        return self.name.encode()
 
 
 encode_rules = msgspec.json.Encoder().encode

@@ -141,12 +141,15 @@ def content_neighbours(features: Matrix | sp.csr_matrix, neighbours: int, block:
     return sp.csr_matrix((value[there], (row[there], col[there])), shape=(items, items), dtype=np.float32)
 
 
-def description_terms(catalogue: Sequence[CatalogueItem]) -> sp.csr_matrix:
-    """TF-IDF of the words and labels of each item, (items, terms); Salton and Buckley (1988), with binary counts."""
-    terms = [
-        {*words(item), *(f"tag {tag}" for tag in item.tags), f"category {item.category}", f"brand {item.brand}"}
-        for item in catalogue
-    ]
+def description_terms(catalogue: Sequence[CatalogueItem], *, texts: bool = True, labels: bool = True) -> sp.csr_matrix:
+    """TF-IDF of the words and labels of each item, (items, terms); Salton and Buckley (1988), with binary counts.
+
+    Args:
+        catalogue: The items.
+        texts: Whether the words of titles and descriptions count.
+        labels: Whether tags, category and brand count.
+    """
+    terms = [{*(words(item) if texts else ()), *(_labels(item) if labels else ())} for item in catalogue]
     counts = Counter(term for described in terms for term in described)
     # A term of one item alone compares it with nothing, and one of all items tells none apart.
     shared = [term for term, count in counts.items() if 1 < count < len(catalogue)]
@@ -155,6 +158,10 @@ def description_terms(catalogue: Sequence[CatalogueItem]) -> sp.csr_matrix:
     row, column = np.array(entries, dtype=np.int64).reshape(-1, 2).T
     rarity = np.array([np.log(len(catalogue) / counts[term]) for term in shared], dtype=np.float32)
     return sp.csr_matrix((rarity[column], (row, column)), shape=(len(catalogue), len(shared)))
+
+
+def _labels(item: CatalogueItem) -> list[str]:
+    return [*(f"tag {tag}" for tag in item.tags), f"category {item.category}", f"brand {item.brand}"]
 
 
 def history_matrix(cases: Cases, items: int, decay: float) -> sp.csr_matrix:

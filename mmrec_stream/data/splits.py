@@ -3,7 +3,8 @@
 A case is one moment of one user: the history up to it, and what the user then took.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -23,7 +24,7 @@ class Ragged:
     offsets: NDArray[np.int64]
 
     @classmethod
-    def of(cls, lists: list[NDArray[np.integer]]) -> "Ragged":
+    def of(cls, lists: Sequence[NDArray[np.integer]]) -> "Ragged":
         """The lists, concatenated."""
         values = np.concatenate(lists).astype(np.int64) if lists else np.empty(0, dtype=np.int64)
         return cls(values, np.cumsum([0, *map(len, lists)], dtype=np.int64))
@@ -63,6 +64,8 @@ class Cases:
     """The moment of each case in ms, (cases,): when its first target was taken."""
     targets: Ragged
     """Items that were taken, without repeats."""
+    withheld: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    """Items that are no candidates, in no list of any case."""
 
     def __len__(self) -> int:
         return len(self.users)
@@ -79,8 +82,20 @@ class Cases:
     def where(self, keep: NDArray[np.integer]) -> "Cases":
         """The cases that `keep` numbers."""
         return Cases(
-            self.log, self.users[keep], self.starts[keep], self.ends[keep], self.times[keep], self.targets.where(keep)
+            self.log,
+            self.users[keep],
+            self.starts[keep],
+            self.ends[keep],
+            self.times[keep],
+            self.targets.where(keep),
+            self.withheld,
         )
+
+    def banned(self, *, mask_history: bool) -> list[NDArray[np.integer]]:
+        """The items that the list of each case must not have: those withheld, and its history if that is masked."""
+        if not mask_history:
+            return [self.withheld] * len(self)
+        return [np.r_[self.history(case), self.withheld] for case in range(len(self))]
 
 
 @dataclass(frozen=True)
@@ -101,21 +116,24 @@ class Split:
 
 
 def leave_one_out(dataset: Dataset) -> Split:
-    """Each user's last interaction is the test target, the one before it the validation target.
+    """Each user's last liking is the test target, the one before it the validation target.
 
-    Fitted on the rest; the test's histories hold the validation target. Users with fewer than three interactions are
-    learned from and not judged.
+    Fitted on what came before both; the test's histories hold all before the test target. What is no liking, such as a
+    poor rating, is part of histories and never a target. Users with fewer than three likings are learned from and not
+    judged.
     """
     log = dataset.interactions
-    offsets = log.offsets(dataset.users)
-    judged = np.flatnonzero(np.diff(offsets) >= 3)
-    starts, ends = offsets[:-1][judged], offsets[1:][judged]
-    held_out = np.zeros(len(log), dtype=bool)
-    held_out[ends - 1] = held_out[ends - 2] = True
+    liked = np.flatnonzero(log.likings)
+    likings = np.bincount(log.users[liked], minlength=dataset.users)
+    judged = np.flatnonzero(likings >= 3)
+    last = np.cumsum(likings)[judged] - 1
+    starts, tune, test = log.offsets(dataset.users)[judged], liked[last - 1], liked[last]
+    first_held_out = np.full(dataset.users, len(log))
+    first_held_out[judged] = tune
     return Split(
-        train=log.where(~held_out),
-        validation=_next_item(log, judged, starts, ends - 2),
-        test=_next_item(log, judged, starts, ends - 1),
+        train=log.where(np.arange(len(log)) < first_held_out[log.users]),
+        validation=_next_item(log, judged, starts, tune),
+        test=_next_item(log, judged, starts, test),
     )
 
 
@@ -149,11 +167,62 @@ def last_basket(dataset: Dataset) -> Split:
     )
 
 
+def cold_items(split: Split, test: NDArray[np.bool_], validation: NDArray[np.bool_]) -> Split:
+    """The split with some items that nobody has taken before they are judged on.
+
+    Items that are chosen whatever became of them tell how well a method foresees what is new: being unknown says
+    nothing of being a target, as it does where the unknown items are those that were first taken on a judged day.
+
+    Args:
+        split: Of any kind.
+        test: Items that lose all events but those of the test cases' targets, (items,).
+        validation: Items that lose all events before the validation cases, so that settings are chosen for unknown
+            items as well, (items,). What is cold on test is no candidate there.
+
+    Returns:
+        The split without those events, and without cases that have no history or no target left.
+    """
+    tuned_on = _among(split.validation, ~(test | validation), ~test)
+    return Split(
+        train=split.train.where(~(test | validation)[split.train.items]),
+        validation=replace(tuned_on, withheld=np.union1d(tuned_on.withheld, np.flatnonzero(test))),
+        test=_among(split.test, ~test, np.ones_like(test)),
+        refit=None if split.refit is None else split.refit.where(~test[split.refit.items]),
+        mask_history=split.mask_history,
+    )
+
+
+def of_items(dataset: Dataset, split: Split, kept: NDArray[np.bool_]) -> tuple[Dataset, Split]:
+    """Data set and split with a catalogue of the `kept` items, (items,), alone, numbered anew in their order."""
+    rows, numbers = np.flatnonzero(kept).tolist(), np.cumsum(kept) - 1
+
+    def log_of(log: Interactions) -> Interactions:
+        chosen = log.where(kept[log.items])
+        return replace(chosen, items=numbers[chosen.items].astype(np.int32))
+
+    def cases_of(cases: Cases) -> Cases:
+        left = _among(cases, kept, kept)
+        targets = replace(left.targets, values=numbers[left.targets.values])
+        withheld = numbers[left.withheld[kept[left.withheld]]]
+        return replace(left, log=log_of(left.log), targets=targets, withheld=withheld)
+
+    smaller = replace(
+        dataset,
+        interactions=log_of(dataset.interactions),
+        item_ids=[dataset.item_ids[row] for row in rows],
+        catalogue=None if dataset.catalogue is None else [dataset.catalogue[row] for row in rows],
+        features={name: matrix[rows] for name, matrix in dataset.features.items()},
+    )
+    refit = None if split.refit is None else log_of(split.refit)
+    parts = (log_of(split.train), cases_of(split.validation), cases_of(split.test))
+    return smaller, Split(*parts, refit, split.mask_history)
+
+
 def global_time(dataset: Dataset, test_share: float = 0.1, validation_share: float = 0.1) -> Split:
     """Two moments cut the log: fitted on what came before the first, tuned between them, judged after the second.
 
-    `test_share` and `validation_share` are shares of the interactions. A case is each user's first new item after
-    the cut, with all that the user did before the cut as history; users without history are not judged.
+    `test_share` and `validation_share` are shares of the interactions. A case is each user's first liking of a
+    new item after the cut, with all that the user did before the cut as history; users without history are not judged.
 
     Raises:
         UserError: The log is too short to leave anything to learn from or to judge on.
@@ -243,15 +312,27 @@ def _new_items(
     )
 
 
+def _among(cases: Cases, known: NDArray[np.bool_], wanted: NDArray[np.bool_]) -> Cases:
+    """Cases with histories of the `known` items and targets of the `wanted` ones, (items,), where they have both."""
+    kept = known[cases.log.items]
+    place = np.r_[0, np.cumsum(kept)]
+    targets = [items[wanted[items]] for items in (cases.targets[case] for case in range(len(cases)))]
+    log, starts, ends = cases.log.where(kept), place[cases.starts], place[cases.ends]
+    left = Cases(log, cases.users, starts, ends, cases.times, Ragged.of(targets), cases.withheld)
+    return left.where(np.flatnonzero((left.lengths > 0) & (left.targets.lengths > 0)))
+
+
 def _after_cut(log: Interactions, users: int, cut: int) -> Cases:
-    """Each user's first new item at or after `cut`; the history is all before the cut."""
+    """Each user's first liking of a new item at or after `cut`; the history is all before the cut."""
+    liked = log.likings
     offsets = log.offsets(users)
     before = np.bincount(log.users[log.times < cut], minlength=users)
     starts, cuts, ends = offsets[:-1], offsets[:-1] + before, offsets[1:]
     judged: list[int] = []
     firsts: list[int] = []
     for user in np.flatnonzero((before > 0) & (cuts < ends)):
-        new = np.flatnonzero(~np.isin(log.items[cuts[user] : ends[user]], log.items[starts[user] : cuts[user]]))
+        before_cut, after_cut = slice(starts[user], cuts[user]), slice(cuts[user], ends[user])
+        new = np.flatnonzero(liked[after_cut] & ~np.isin(log.items[after_cut], log.items[before_cut]))
         if len(new):
             judged.append(int(user))
             firsts.append(int(cuts[user] + new[0]))

@@ -8,14 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmrec_stream.data.dataset import Dataset, Interactions
-from mmrec_stream.data.splits import Cases, Split
+from mmrec_stream.data.splits import Cases, Ragged, Split
 from mmrec_stream.evaluation import metrics
 from mmrec_stream.evaluation.metrics import Figure, Lists, Values
 
 BATCH = 256
 """Cases scored at a time: with 100,000 items their float32 scores take 100 MB, and larger batches gain nothing."""
-
-ACCURACY = ("HR", "NDCG", "MRR", "Recall")
 
 
 class Method(Protocol):
@@ -32,10 +30,15 @@ class Method(Protocol):
 
 @dataclass(frozen=True)
 class Judgement:
-    """A method's lists for some cases, and per-case values of every metric, "NDCG@10" and so on, each (cases,)."""
+    """A method's lists for some cases, and what they are worth.
+
+    `values` has every metric, "NDCG@10" and so on, of each case, (cases,): "NDCG@10 cold" of those with such targets.
+    `users` has, by metric, whose cases they are.
+    """
 
     lists: Lists
     values: Mapping[str, Values]
+    users: Mapping[str, NDArray[np.int32]]
     figures: Mapping[str, Figure]
 
 
@@ -47,7 +50,7 @@ def recommend(
     lists = np.full((len(cases), min(length, items)), -1, dtype=np.int32)
     for start in range(0, len(cases), BATCH):
         batch = cases.where(np.arange(start, min(start + BATCH, len(cases))))
-        banned = [batch.history(case) for case in range(len(batch))] if mask_history else None
+        banned = batch.banned(mask_history=mask_history)
         lists[start : start + len(batch)] = metrics.top_lists(method.score(batch), length, banned, order)
     return lists
 
@@ -55,40 +58,47 @@ def recommend(
 def judge(dataset: Dataset, train: Interactions, cases: Cases, lists: Lists, ks: Sequence[int]) -> Judgement:
     """Every metric of lists for cases, at every k, with bootstrap intervals over users.
 
-    Besides the accuracy over all cases there is the one over `warm` cases, all of whose targets training has seen,
-    and over `cold` ones, with a target that it has not: "NDCG@10 cold". Calibration needs categories.
+    Besides the accuracy over all targets there is the one over `warm` targets alone, which training has seen, and over
+    `cold` ones, which it has not, each over the cases that have such: "NDCG@10 cold". Calibration needs categories.
     """
     popularity = np.bincount(train.items, minlength=dataset.items)
     categories = _categories(dataset)
-    hit = metrics.hits(lists, cases.targets)
-    values: dict[str, Values] = {}
-    figures: dict[str, Figure] = {}
+    values = _accuracy(lists, cases.targets, ks)
     for k in ks:
-        values[f"HR@{k}"] = metrics.hit_rate(hit, k)
-        values[f"NDCG@{k}"] = metrics.ndcg(hit, cases.targets, k)
-        values[f"MRR@{k}"] = metrics.reciprocal_rank(hit, k)
-        values[f"Recall@{k}"] = metrics.recall(hit, cases.targets, k)
         values[f"novelty@{k}"] = metrics.novelty(lists, popularity, k)
         values[f"popularity-lift@{k}"] = metrics.popularity_lift(lists, cases, popularity, k)
         if categories is not None:
             values[f"miscalibration@{k}"] = metrics.miscalibration(lists, cases, categories, k)
-    for name, per_case in values.items():
-        figures[name] = metrics.bootstrap(per_case, cases.users)
-    cold = cold_cases(cases, popularity)
-    for label, part in (("warm", ~cold), ("cold", cold)):
-        if part.any() and cold.any():
-            for name, per_case in values.items():
-                if name.split("@")[0] in ACCURACY:
-                    figures[f"{name} {label}"] = metrics.bootstrap(per_case[part], cases.users[part])
+    users = dict.fromkeys(values, cases.users)
+    if (popularity[cases.targets.values] == 0).any():
+        for label, wanted in (("warm", popularity > 0), ("cold", popularity == 0)):
+            there, targets = targets_among(cases, wanted)
+            part = {f"{name} {label}": each for name, each in _accuracy(lists[there], targets, ks).items()}
+            values |= part
+            users |= dict.fromkeys(part, cases.users[there])
+    figures = {name: metrics.bootstrap(per_case, users[name]) for name, per_case in values.items()}
     for k in ks:
         figures[f"coverage@{k}"] = Figure(metrics.coverage(lists, k, dataset.items))
-    return Judgement(lists, values, figures)
+    return Judgement(lists, values, users, figures)
 
 
-def cold_cases(cases: Cases, popularity: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """Which cases have a target that no training event names, (cases,)."""
-    unseen = np.r_[0, np.cumsum(popularity[cases.targets.values] == 0)]
-    return np.asarray(unseen[cases.targets.offsets[1:]] > unseen[cases.targets.offsets[:-1]])
+def targets_among(cases: Cases, wanted: NDArray[np.bool_]) -> tuple[NDArray[np.int64], Ragged]:
+    """Which cases have targets among the `wanted` items, (items,), ascending, and these targets of theirs."""
+    targets = [items[wanted[items]] for items in (cases.targets[case] for case in range(len(cases)))]
+    there = np.flatnonzero([len(items) > 0 for items in targets])
+    return there, Ragged.of([targets[case] for case in there])
+
+
+def _accuracy(lists: Lists, targets: Ragged, ks: Sequence[int]) -> dict[str, Values]:
+    """What the lists have of the targets, by metric, each (cases,)."""
+    hit = metrics.hits(lists, targets)
+    values: dict[str, Values] = {}
+    for k in ks:
+        values[f"HR@{k}"] = metrics.hit_rate(hit, k)
+        values[f"NDCG@{k}"] = metrics.ndcg(hit, targets, k)
+        values[f"MRR@{k}"] = metrics.reciprocal_rank(hit, k)
+        values[f"Recall@{k}"] = metrics.recall(hit, targets, k)
+    return values
 
 
 def _categories(dataset: Dataset) -> NDArray[np.int64] | None:

@@ -183,7 +183,8 @@ def report_of(manifest: Manifest, dataset: Dataset, judged: Judged, ks: Sequence
     ]
     if manifest.modality_weights:
         shares = [[name, f"{share:.1%}"] for name, share in manifest.modality_weights.items()]
-        blocks.append(Table(f"Share of each modality, fusion {manifest.fusion}", ["modality", "mean share"], shares))
+        note = "By how much of p_user goes to other items when the modality is left out where lists are made."
+        blocks.append(Table(f"Share of each modality, fusion {manifest.fusion}", ["modality", "share"], shares, note))
     if manifest.metrics:
         blocks.append(
             Table(

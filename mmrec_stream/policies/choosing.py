@@ -1,4 +1,4 @@
-"""From scored candidates to a list: greedily, with caps and difference from what is above."""
+"""From scored candidates to lists: greedily, with caps and difference from what is above."""
 
 import numpy as np
 from numba import njit
@@ -18,25 +18,26 @@ def choose(
     per_brand: int | None,
     diversity: float,
 ) -> NDArray[np.int64]:
-    """The places of up to `k` candidates, best first.
+    """The places of up to `k` candidates for each user, best first, padded with −1: (users, k).
 
     Maximal marginal relevance (Carbonell and Goldstein, 1998): each next one maximises (1 − λ)·score / best score −
-    λ·(largest cosine with one above), λ = `diversity`, among those whose category and brand have room.
+    λ·(largest cosine with one above), λ = `diversity`, among those whose category and brand have room. Of equals the
+    one that comes first.
 
     Args:
-        scores: (candidates,), above 0 and in descending order.
-        vectors: (candidates, d); (candidates, 0) where λ is 0.
-        categories: codes, (candidates,); 0 has no cap.
+        scores: (users, candidates); those not above 0 are no candidates.
+        vectors: (users, candidates, d); (users, candidates, 0) where λ is 0.
+        categories: codes, (users, candidates); 0 has no cap.
         brands: as `categories`.
         k: most places.
         per_category: most of one category.
         per_brand: most of one brand.
         diversity: λ, from 0 to 1.
     """
-    norms = np.maximum(np.sqrt(np.einsum("ij,ij->i", vectors, vectors)), 1e-9)
+    norms = np.maximum(np.sqrt(np.einsum("uij,uij->ui", vectors, vectors)), 1e-9)
     return _greedy(  # type: ignore[no-any-return]
-        scores / max(float(scores[0]), 1e-30) if len(scores) else scores,
-        vectors / norms[:, None],
+        scores,
+        vectors / norms[:, :, None],
         categories,
         brands,
         k,
@@ -48,40 +49,47 @@ def choose(
 
 @njit(cache=True, nogil=True)
 def _greedy(scores, vectors, categories, brands, k, per_category, per_brand, diversity):  # type: ignore[no-untyped-def]
-    count = len(scores)
-    chosen = np.empty(min(k, count), dtype=np.int64)
-    closest = np.full(count, -1.0)
-    taken = np.zeros(count, dtype=np.bool_)
-    filled = 0
-    while filled < len(chosen):
-        best, value = -1, -np.inf
+    users, count, width = vectors.shape
+    chosen = np.full((users, k), -1, dtype=np.int64)
+    worth = np.empty(count, dtype=np.float64)
+    closest = np.empty(count, dtype=np.float64)
+    free = np.empty(count, dtype=np.bool_)
+    for user in range(users):
+        top = 0.0
         for one in range(count):
-            if taken[one]:
-                continue
-            same_category = same_brand = 0
-            for place in range(filled):
-                other = chosen[place]
-                same_category += categories[one] != 0 and categories[other] == categories[one]
-                same_brand += brands[one] != 0 and brands[other] == brands[one]
-            if same_category >= per_category or same_brand >= per_brand:
-                taken[one] = True
-                continue
-            worth = (1 - diversity) * scores[one]
-            if filled and diversity > 0:
-                worth -= diversity * closest[one]
-            if worth > value:
-                best, value = one, worth
-            if diversity == 0:  # in the order of scores the first that fits is the best
-                break
-        if best < 0:
-            break
-        taken[best] = True
-        chosen[filled] = best
-        filled += 1
-        if diversity > 0:
+            free[one] = scores[user, one] > 0
+            top = max(top, scores[user, one])
+            closest[one] = -1.0
+        for one in range(count):
+            worth[one] = (1 - diversity) * scores[user, one] / max(top, 1e-30)
+        for filled in range(k):
+            best, value = -1, -np.inf
             for one in range(count):
-                alike = 0.0
-                for dimension in range(vectors.shape[1]):
-                    alike += vectors[one, dimension] * vectors[best, dimension]
-                closest[one] = max(closest[one], alike)
-    return chosen[:filled]
+                if free[one]:
+                    now = worth[one] - diversity * closest[one] if filled and diversity > 0 else worth[one]
+                    if now > value:
+                        best, value = one, now
+            if best < 0:
+                break
+            chosen[user, filled] = best
+            free[best] = False
+            category, brand = categories[user, best], brands[user, best]
+            same_category = same_brand = 0
+            for place in range(filled + 1):
+                other = chosen[user, place]
+                same_category += category != 0 and categories[user, other] == category
+                same_brand += brand != 0 and brands[user, other] == brand
+            if same_category >= per_category or same_brand >= per_brand:
+                for one in range(count):
+                    if (same_category >= per_category and categories[user, one] == category) or (
+                        same_brand >= per_brand and brands[user, one] == brand
+                    ):
+                        free[one] = False
+            if diversity > 0:
+                for one in range(count):
+                    if free[one]:
+                        alike = 0.0
+                        for dimension in range(width):
+                            alike += vectors[user, one, dimension] * vectors[user, best, dimension]
+                        closest[one] = max(closest[one], alike)
+    return chosen

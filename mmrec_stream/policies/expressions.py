@@ -1,12 +1,13 @@
 """CEL expressions over products: checked by Google's own compiler, evaluated for all products at once.
 
 The compiler parses and type-checks; its checked tree is walked with numpy over the catalogue's columns. What reads the
-product alone is evaluated once; what reads the user or the context, once a list, over the candidates.
+product alone is evaluated once; what reads the user or the context, once for all lists that are made together, over the
+candidates of all of them: users' values are (users, 1), products' (users, candidates).
 """
 
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -36,11 +37,18 @@ VARIABLES = {
 
 
 class Value(NamedTuple):
-    """An expression's value: one for all products, or an array of one for each."""
+    """An expression's value: one for all, or an array that numpy broadcasts to all."""
 
     value: Any
     error: Any = False
     """Where CEL has no value (a name that `numbers` does not have): bool, or an array of them."""
+
+    def at(self, rows: NDArray[np.int64]) -> "Value":
+        """Of some products, the shape of `rows`; what is the same for all stays one."""
+        return Value(
+            self.value[rows] if isinstance(self.value, np.ndarray) else self.value,
+            self.error[rows] if isinstance(self.error, np.ndarray) else self.error,
+        )
 
 
 class ExpressionError(ValueError):
@@ -72,10 +80,10 @@ class Program:
         """The value of each part for products given as columns."""
         return [part.evaluate(columns) for part in self.parts]
 
-    def result(self, parts: list[Value], values: Mapping[str, object]) -> Value:
-        """The value of the whole, from its parts' values and those of user and context."""
+    def result(self, parts: Sequence[Value], rows: NDArray[np.int64], values: Mapping[str, object]) -> Value:
+        """The value of the whole for products at `rows` of the parts' values, with those of user and context."""
         known = dict(zip(map(id, self.parts), parts, strict=True))
-        return self.root.evaluate(values, known)
+        return self.root.evaluate(values, known, rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,15 +96,24 @@ class Node:
     """The variable, where it is one."""
     constant: Value | None = None
 
-    def evaluate(self, values: Mapping[str, Any], known: Mapping[int, Value] | None = None) -> Value:
-        """The node's value, by the values of variables; `known` are those of nodes that were evaluated before."""
-        if known is not None and (found := known.get(id(self))) is not None:
-            return found
+    def evaluate(
+        self,
+        values: Mapping[str, Any],
+        known: Mapping[int, Value] | None = None,
+        rows: NDArray[np.int64] | None = None,
+    ) -> Value:
+        """The node's value, by the values of variables; `known` are those of nodes that are known of all products."""
+        if known is not None and rows is not None and (found := known.get(id(self))) is not None:
+            return found.at(rows)
         if self.constant is not None:
             return self.constant
         if self.operation is None:
             return Value(values[self.name])
-        return self.operation(*(argument.evaluate(values, known) for argument in self.arguments))
+        first, *others = self.arguments
+        value = first.evaluate(values, known, rows)
+        if self.operation is _and and value.value is False and value.error is False:
+            return value  # a rule for some users costs the others next to nothing
+        return self.operation(value, *(argument.evaluate(values, known, rows) for argument in others))
 
     def reads(self) -> frozenset[str]:
         """Variables below it."""
@@ -275,20 +292,21 @@ def _each(function: Callable[[Any, Any], Any], kind: type) -> Callable[[Value, V
     """An operation of two values that numpy does not have, value by value."""
 
     def apply(left: Value, right: Value) -> Value:
-        match isinstance(left.value, np.ndarray), isinstance(right.value, np.ndarray):
-            case False, False:
-                found: Any = function(left.value, right.value)
-            case True, False:
-                other = right.value
-                found = np.fromiter((function(one, other) for one in left.value), kind, len(left.value))
-            case False, True:
-                one = left.value
-                found = np.fromiter((function(one, other) for other in right.value), kind, len(right.value))
-            case _:
-                found = np.fromiter(map(function, left.value, right.value), kind, len(left.value))
-        return Value(found, _either(left, right))
+        return Value(_one_by_one(function, kind, left.value, right.value), _either(left, right))
 
     return apply
+
+
+def _one_by_one(function: Callable[[Any, Any], Any], kind: type, left: Any, right: Any) -> Any:
+    match isinstance(left, np.ndarray), isinstance(right, np.ndarray):
+        case False, False:
+            return function(left, right)
+        case True, False:
+            return np.fromiter((function(one, right) for one in left.flat), kind, left.size).reshape(left.shape)
+        case False, True:
+            return np.fromiter((function(left, one) for one in right.flat), kind, right.size).reshape(right.shape)
+    left, right = np.broadcast_arrays(left, right)
+    return np.fromiter(map(function, left.flat, right.flat), kind, left.size).reshape(left.shape)
 
 
 def _divide(left: Any, right: Any) -> Any:
@@ -299,7 +317,9 @@ def _divide(left: Any, right: Any) -> Any:
 
 def _size(one: Value) -> Value:
     if isinstance(one.value, np.ndarray):
-        return Value(np.fromiter(map(len, one.value), np.int64, len(one.value)), one.error)
+        return Value(
+            np.fromiter(map(len, one.value.flat), np.int64, one.value.size).reshape(one.value.shape), one.error
+        )
     return Value(len(one.value), one.error)
 
 
@@ -315,14 +335,8 @@ def _choose(condition: Value, yes: Value, no: Value) -> Value:
 
 
 def _index(numbers: Value, name: Value) -> Value:
-    key = name.value
-    if isinstance(key, np.ndarray):
-        missing = [key_ not in one for one, key_ in zip(numbers.value, key, strict=True)]
-        found = [one.get(key_, 0.0) for one, key_ in zip(numbers.value, key, strict=True)]
-    else:
-        missing = [key not in one for one in numbers.value]
-        found = [one.get(key, 0.0) for one in numbers.value]
-    return Value(np.array(found, dtype=np.float64), np.array(missing, dtype=bool))
+    missing = _one_by_one(lambda one, key: key not in one, bool, numbers.value, name.value)
+    return Value(_one_by_one(lambda one, key: one.get(key, 0.0), float, numbers.value, name.value), missing)
 
 
 _has = _each(lambda numbers, name: name in numbers, bool)

@@ -1,6 +1,6 @@
 """A rule set, ready for use: what each product is allowed and worth, and lists chosen by it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -19,6 +19,10 @@ FALLBACK = "fallback"
 POOL = 200
 """Candidates that boosts, caps, diversity and filters by user choose from: ten times a list of 20. A boost lifts what
 is among them; more cost scoring and choosing in proportion."""
+
+TOGETHER = 32
+"""Lists that are chosen at once: what is worked out then fits the processor's caches. 128 at once take twice as long a
+list."""
 
 SURFACES = ("home", "product", "cart")
 """Those of which what is allowed is kept at hand; of others it is put together when asked."""
@@ -72,6 +76,36 @@ class Viewer:
         }
 
 
+@dataclass(frozen=True)
+class Viewers:
+    """Those who get lists at the same time and place: what an expression says of all of them is worked out at once."""
+
+    user_ids: Sequence[str]
+    events: NDArray[np.integer[Any]]
+    """(users,)."""
+    surface: str = "home"
+
+    def __len__(self) -> int:
+        return len(self.user_ids)
+
+    def part(self, some: slice) -> "Viewers":
+        """Some of them."""
+        return Viewers(self.user_ids[some], self.events[some], self.surface)
+
+    def values(self) -> dict[str, object]:
+        """As variables of expressions: (users, 1), and what is the same for all by itself."""
+        if len(self) == 1:
+            return Viewer(self.surface, self.user_ids[0], int(self.events[0])).values()
+        ids = np.empty((len(self), 1), dtype=object)
+        ids[:, 0] = self.user_ids
+        return {
+            "context.surface": self.surface,
+            "user.id": ids,
+            "user.events": np.asarray(self.events, dtype=np.int64)[:, None],
+            "user.share": (id_keys(self.user_ids) / 2**64)[:, None],
+        }
+
+
 class Choice(NamedTuple):
     """One place that rules chose."""
 
@@ -118,7 +152,10 @@ class _Weights(NamedTuple):
 
 
 class Policy:
-    """Rules over a catalogue. `refresh` brings it up to date; `choose` and `allowed` may run on another thread."""
+    """Rules over a catalogue. `refresh` brings it up to date; everything else may run on another thread meanwhile.
+
+    A list that is made while a product changes may see that product half as it was; the next one sees it as it is.
+    """
 
     def __init__(self, rules: RuleSet) -> None:
         """Compile.
@@ -183,12 +220,21 @@ class Policy:
             rule.when_parts = _merged(rule.when_parts, rule.when.of_products(values), rows)
             if rule.by is not None:
                 rule.by_parts = _merged(rule.by_parts, rule.by.of_products(values), rows)
-        self._allowed = {
-            (surface, required): self._together(surface, required) for surface in SURFACES for required in (False, True)
-        }
         static = [rule for rule in self._boosts if rule.static]
-        everything = np.arange(self._width)
-        self._weights = {surface: self._weighed(static, Viewer(surface), everything, None) for surface in SURFACES}
+        if rows is None:
+            everything = np.arange(self._width)
+            self._allowed = {
+                (surface, required): self._together(surface, required, everything)
+                for surface in SURFACES
+                for required in (False, True)
+            }
+            self._weights = {surface: self._weighed(static, Viewer(surface), everything, None) for surface in SURFACES}
+            return
+        for (surface, required), allowed in self._allowed.items():
+            allowed[rows] = self._together(surface, required, rows)
+        for surface, weights in self._weights.items():
+            changed = self._weighed(static, Viewer(surface), rows, None)
+            weights.factor[rows], weights.most[rows], weights.lifted[rows] = changed
 
     @property
     def _width(self) -> int:
@@ -200,18 +246,22 @@ class Policy:
 
         Args:
             surface: where.
-            keys: of items (`id_key`), (n,).
+            keys: of items (`id_key`).
             required: by filters alone that never give way.
         """
         known = self._allowed.get((surface, required))
         rows = self._columns.rows(keys)
-        found: NDArray[np.bool_] = (self._together(surface, required) if known is None else known)[rows]
+        if known is None:
+            known = self._together(surface, required, np.arange(self._width))
+        found: NDArray[np.bool_] = known[rows]
         if len(self._banned):
             found &= (rows != NOBODY_KNOWS) | ~np.isin(keys, self._banned)
         return found
 
-    def passes(self, viewer: Viewer, keys: NDArray[np.uint64], *, required: bool = False) -> NDArray[np.bool_]:
-        """Whether all filters let each product through for a viewer; the shape of `keys`, which is (n,)."""
+    def passes(
+        self, viewer: Viewer | Viewers, keys: NDArray[np.uint64], *, required: bool = False
+    ) -> NDArray[np.bool_]:
+        """Whether all filters let each product through; the shape of `keys`: (n,), or (users, n) for many viewers."""
         ok = self.allowed(viewer.surface, keys, required=required)
         if not self._by_user:
             return ok
@@ -220,22 +270,27 @@ class Policy:
         for rule in self._by_user:
             if rule.on(viewer.surface) and (rule.required or not required):
                 values = values or viewer.values()
-                ok = ok & (_holds(rule.when, rule.when_parts, rows, values) != rule.negated)
+                holds = _truth(rule.when, rule.when_parts, rows, values)
+                if holds is rule.negated or isinstance(holds, np.ndarray):
+                    ok = ok & (holds != rule.negated)
         return ok
 
-    def factors(self, viewer: Viewer, rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int16]]:
+    def factors(
+        self, viewer: Viewer | Viewers, rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.int16]]:
         """What scores are multiplied by, and the number of the boost that lifts each product most, −1 for none.
 
         Args:
             viewer: who and where.
-            rows: of the columns, (n,).
+            rows: of the columns, (n,), or (users, n) for several viewers.
 
         Returns:
-            Both (n,).
+            Both of the shape of `rows`.
         """
         known = self._weights.get(viewer.surface)
         if known is None:
-            known = self._weighed([rule for rule in self._boosts if rule.static], viewer, np.arange(self._width), None)
+            static = [rule for rule in self._boosts if rule.static]
+            known = self._weighed(static, Viewer(viewer.surface), np.arange(self._width), None)
         fixed = _Weights(known.factor[rows], known.most[rows], known.lifted[rows])
         if not self._boosts_by_user:
             return fixed.factor, fixed.lifted
@@ -243,17 +298,19 @@ class Policy:
         return weights.factor, weights.lifted
 
     def _weighed(
-        self, boosts: list[_Rule], viewer: Viewer, rows: NDArray[np.int64], fixed: "_Weights | None"
+        self, boosts: list[_Rule], viewer: Viewer | Viewers, rows: NDArray[np.int64], fixed: "_Weights | None"
     ) -> "_Weights":
         if fixed is None:
-            fixed = _Weights(np.ones(len(rows)), np.ones(len(rows)), np.full(len(rows), -1, dtype=np.int16))
+            fixed = _Weights(np.ones(rows.shape), np.ones(rows.shape), np.full(rows.shape, -1, dtype=np.int16))
         factor, most, lifted = fixed
         values = viewer.values()
         for rule in boosts:
             if rule.by is None or not rule.on(viewer.surface):
                 continue
-            holds = _holds(rule.when, rule.when_parts, rows, values)
-            by = rule.by.result([_at(part, rows) for part in rule.by_parts], values)
+            holds = _truth(rule.when, rule.when_parts, rows, values)
+            if holds is False:
+                continue
+            by = rule.by.result(rule.by_parts, rows, values)
             if by.error is not False:
                 holds = holds & ~by.error
             here = np.where(holds, np.maximum(by.value, 0.0), 1.0)
@@ -271,47 +328,88 @@ class Policy:
         vectors: NDArray[np.float32] | None = None,
         held: frozenset[int] = frozenset(),
     ) -> list[Choice]:
-        """A list of up to `k` of the candidates.
+        """A list for one viewer; everything as for `choose_all`, without the users' axis."""
+        (chosen,) = self.choose_all(
+            Viewers([viewer.user_id], np.array([viewer.events]), viewer.surface),
+            keys[None],
+            scores[None],
+            k,
+            None if vectors is None else vectors[None],
+            [held],
+        )
+        return chosen
+
+    def choose_all(
+        self,
+        viewers: Viewers,
+        keys: NDArray[np.uint64],
+        scores: NDArray[np.float32],
+        k: int,
+        vectors: NDArray[np.float32] | None = None,
+        held: Sequence[frozenset[int]] | None = None,
+    ) -> list[list[Choice]]:
+        """A list of up to `k` of the candidates for each viewer.
 
         Args:
-            viewer: who and where.
-            keys: of items (`id_key`), (candidates,).
-            scores: (candidates,), in descending order; those not above 0 are no candidates.
+            viewers: who and where.
+            keys: of items (`id_key`), (users, candidates).
+            scores: (users, candidates); those not above 0 are no candidates.
             k: places.
-            vectors: (candidates, d), for diversity.
-            held: keys of items that no list of this user has, pinned or not.
+            vectors: (users, candidates, d), for diversity.
+            held: keys of items that no list of each user has, pinned or not.
         """
-        places = np.flatnonzero(self.passes(viewer, keys) & (scores > 0))
-        rows = self._columns.rows(keys)
-        factor, lifted = self.factors(viewer, rows[places]) if self._boosts else (np.ones(len(places)), None)
-        worth = scores[places] * factor.astype(np.float32)
+        if len(viewers) > TOGETHER:
+            parts = [slice(start, start + TOGETHER) for start in range(0, len(viewers), TOGETHER)]
+            return [
+                chosen
+                for part in parts
+                for chosen in self.choose_all(
+                    viewers.part(part),
+                    keys[part],
+                    scores[part],
+                    k,
+                    None if vectors is None else vectors[part],
+                    None if held is None else held[part],
+                )
+            ]
+        rules, rows = self.rules, self._columns.rows(keys)
+        worth = np.where(self.passes(viewers, keys), scores, np.float32(0))
+        lifted = None
         if self._boosts:
-            order = np.argsort(-worth, kind="stable")
-            order = order[worth[order] > 0]
-        else:
-            order = np.arange(len(places))
-        rules = self.rules
-        if rules.max_per_category or rules.max_per_brand or (rules.diversity and vectors is not None):
-            best, arrays = places[order], self._columns.arrays
-            blank = np.zeros((len(best), 0), dtype=np.float32)
-            picked = choose(
-                worth[order],
-                blank if vectors is None or not rules.diversity else vectors[best],
-                arrays["category_code"][rows[best]],
-                arrays["brand_code"][rows[best]],
-                k,
-                per_category=rules.max_per_category,
-                per_brand=rules.max_per_brand,
-                diversity=rules.diversity if vectors is not None else 0.0,
-            )
-            order = order[picked]
-        order = order[:k]
-        by = [-1] * len(order) if lifted is None else lifted[order].tolist()
-        chosen = [
-            Choice(place, score, self._boosts[number].id if number >= 0 else "")
-            for number, place, score in zip(by, places[order].tolist(), worth[order].tolist(), strict=True)
+            factor, lifted = self.factors(viewers, rows)
+            worth *= factor
+        arrays = self._columns.arrays
+        diverse = vectors is not None and rules.diversity > 0
+        places = choose(
+            worth,
+            vectors if vectors is not None and diverse else np.zeros((*rows.shape, 0), dtype=np.float32),
+            arrays["category_code"][rows],
+            arrays["brand_code"][rows],
+            k,
+            per_category=rules.max_per_category,
+            per_brand=rules.max_per_brand,
+            diversity=rules.diversity if diverse else 0.0,
+        )
+        at = np.maximum(places, 0)
+        chosen_worth = np.take_along_axis(worth, at, axis=1).tolist()
+        names = [*(boost.id for boost in self._boosts), ""]
+        by = [[-1] * k] * len(viewers) if lifted is None else np.take_along_axis(lifted, at, axis=1).tolist()
+        lists = [
+            [Choice(place, score, names[number]) for place, score, number in zip(*of_one, strict=True) if place >= 0]
+            for of_one in zip(places.tolist(), chosen_worth, by, strict=True)
         ]
-        return self._pinned(viewer, keys, chosen, k, held) if rules.pins else chosen
+        if not rules.pins:
+            return lists
+        return [
+            self._pinned(
+                Viewer(viewers.surface, viewers.user_ids[user], int(viewers.events[user])),
+                keys[user],
+                chosen,
+                k,
+                held[user] if held is not None else frozenset(),
+            )
+            for user, chosen in enumerate(lists)
+        ]
 
     def _pinned(
         self, viewer: Viewer, keys: NDArray[np.uint64], chosen: list[Choice], k: int, held: frozenset[int]
@@ -340,47 +438,40 @@ class Policy:
                 found.append((rule.id, len(out), columns.arrays["id"][out[:5]].tolist()))
         return found
 
-    def _together(self, surface: str, required: bool) -> NDArray[np.bool_]:
-        everything = np.arange(self._width)
-        allowed = np.ones(len(everything), dtype=bool)
+    def _together(self, surface: str, required: bool, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether what reads the product alone lets rows of the columns through, (rows,)."""
+        allowed = np.ones(len(rows), dtype=bool)
         for rule in self._filters:
             if rule.static and rule.on(surface) and (rule.required or not required):
-                allowed &= _holds(rule.when, rule.when_parts, everything, {}) != rule.negated
+                allowed &= _holds(rule.when, rule.when_parts, rows, {}) != rule.negated
         if len(self._banned):
             banned = self._columns.rows(self._banned)
-            allowed[banned[banned > 0]] = False
+            allowed &= ~np.isin(rows, banned[banned > 0])
         return allowed
 
 
 def _holds(
     program: Program, parts: tuple[Value, ...], rows: NDArray[np.int64], values: Mapping[str, object]
 ) -> NDArray[np.bool_]:
-    """Where an expression is true; not where it has no value."""
-    found = program.result([_at(part, rows) for part in parts], values)
-    holds: NDArray[np.bool_] = np.broadcast_to(np.logical_and(found.value, np.logical_not(found.error)), rows.shape)
-    return holds
+    """Where an expression is true, the shape of `rows`."""
+    return np.broadcast_to(_truth(program, parts, rows, values), rows.shape)
 
 
-def _at(value: Value, rows: NDArray[np.int64]) -> Value:
-    return Value(
-        value.value[rows] if isinstance(value.value, np.ndarray) else value.value,
-        value.error[rows] if isinstance(value.error, np.ndarray) else value.error,
-    )
+def _truth(
+    program: Program, parts: tuple[Value, ...], rows: NDArray[np.int64], values: Mapping[str, object]
+) -> bool | NDArray[np.bool_]:
+    """Where an expression is true, or whether, where that is the same for all; not where it has no value."""
+    found = program.result(parts, rows, values)
+    truth: bool | NDArray[np.bool_] = found.value
+    return truth if found.error is False else np.logical_and(truth, np.logical_not(found.error))
 
 
 def _merged(old: tuple[Value, ...], new: list[Value], rows: NDArray[np.int64] | None) -> tuple[Value, ...]:
-    """The values of all products with those of some rows replaced; in copies, as others may be reading."""
+    """The values of all products; where they are of some rows, those replace the old ones in place."""
     if rows is None:
         return tuple(new)
-    return tuple(
-        Value(_replaced(before.value, after.value, rows), _replaced(before.error, after.error, rows))
-        for before, after in zip(old, new, strict=True)
-    )
-
-
-def _replaced(before: Any, after: Any, rows: NDArray[np.int64]) -> Any:
-    if not isinstance(before, np.ndarray):
-        return before
-    changed = before.copy()
-    changed[rows] = after
-    return changed
+    for before, after in zip(old, new, strict=True):
+        for kept, changed in zip(before, after, strict=True):
+            if isinstance(kept, np.ndarray):
+                kept[rows] = changed
+    return old

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
+import onnxruntime as ort
 from numpy.typing import NDArray
 from PIL import Image
 from xxhash import xxh3_64_intdigest
@@ -144,6 +145,24 @@ def content_of(
             if len(vector) == values.shape[1]:
                 values[row] = vector
     return content
+
+
+def encoded(
+    encoder: ort.InferenceSession, items: Sequence[CatalogueItem], vocabularies: Vocabularies
+) -> NDArray[np.float32]:
+    """Vectors of catalogue items by what they are, (items, d).
+
+    Args:
+        encoder: A release's item encoder.
+        items: Catalogue items.
+        vocabularies: Of the same release.
+    """
+    inputs = {tensor.name: tensor.shape for tensor in encoder.get_inputs()}
+    widths = {name.removeprefix(FEATURE): shape[1] for name, shape in inputs.items() if name.startswith(FEATURE)}
+    size = inputs["images"][2] if "images" in inputs else 0
+    feed = content_of(items, vocabularies, size, widths).feed()
+    vectors: NDArray[np.float32] = encoder.run(["vectors"], {name: feed[name] for name in inputs})[0]
+    return vectors
 
 
 def token_index(word: str, tokens: Mapping[str, int]) -> int:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mmrec_stream.catalogue.attributes import Catalogue
 from mmrec_stream.contracts.identity import id_keys
 from mmrec_stream.contracts.recommendations import Reason, Recommended
-from mmrec_stream.policies.policy import FALLBACK, POOL, Policy, Viewer
+from mmrec_stream.policies.policy import FALLBACK, POOL, Policy, Viewer, Viewers
 from mmrec_stream.profiles.record import Records
 from mmrec_stream.profiles.tastes import SHOP_TASTES, Tastes
 from mmrec_stream.ranking.features import Labels, features_of
@@ -190,12 +190,11 @@ class Recommender:
         wanted = self._list_size if policy is None or not policy.chooses else max(POOL, self._list_size)
         lists = scorer.run(features, wanted)
         if policy is not None:
-            return [
-                self._chosen(policy, scorer, users[user], records, user, lists, now_ms)
-                if known[user]
-                else next(popular)
-                for user in range(len(records))
-            ]
+            own = np.flatnonzero(known)
+            chosen = iter(
+                self._chosen(policy, scorer, [users[user] for user in own.tolist()], records[own], own, lists, now_ms)
+            )
+            return [next(chosen if there else popular) for there in known.tolist()]
         ids = scorer.table.ids
         rows, scores = lists.rows.tolist(), lists.scores.tolist()
         p_user, p_item, alpha = lists.p_user.tolist(), lists.p_item.tolist(), lists.alpha.tolist()
@@ -218,38 +217,51 @@ class Recommender:
         self,
         policy: Policy,
         scorer: Scorer,
-        user: str,
+        users: Sequence[str],
         records: Records,
-        place: int,
+        places: NDArray[np.int64],
         lists: Lists,
         now_ms: int,
-    ) -> Slate:
-        """A user's list by rules; where they leave nothing, what is popular and passes those that are required."""
-        rows, table = lists.rows[place], scorer.table
-        (barred,) = barred_keys(records[place : place + 1], np.array(now_ms // 1000), self._repeats)
-        viewer = Viewer(user_id=user, events=int(records["events"][place]))
-        vectors = table.vectors[rows] if policy.rules.diversity else None
-        out = frozenset(barred.tolist())
-        chosen = policy.choose(viewer, table.keys[rows], lists.scores[place], self._list_size, vectors, out)
-        items = []
-        for one in chosen:
-            reason = Reason(kind="rule", of=one.rule) if one.rule else None
-            if (at := one.candidate) < 0:
-                if (row := table.row(one.item_id)) < 0 or table.available[row]:
-                    items.append(Recommended(item_id=one.item_id, score=0.0, reason=reason))
-                continue
-            items.append(
-                Recommended(
-                    item_id=table.ids[int(rows[at])],
-                    score=one.score,
-                    p_user=float(lists.p_user[place, at]),
-                    p_item=float(lists.p_item[place, at]),
-                    reason=reason,
+    ) -> list[Slate]:
+        """Lists by rules, of users with these ids, profiles and places in `lists`.
+
+        Where rules leave nothing, what is popular and passes those that are required.
+        """
+        rows, table, fits = lists.rows[places], scorer.table, policy.rules
+        barred = barred_keys(records, np.array(now_ms // 1000), self._repeats)
+        viewers = Viewers(users, records["events"])
+        chosen = policy.choose_all(
+            viewers,
+            table.keys[rows],
+            lists.scores[places],
+            self._list_size,
+            table.vectors[rows] if fits.diversity else None,
+            [frozenset(each.tolist()) for each in barred] if fits.pins else None,
+        )
+        slates = []
+        for number, place in enumerate(places.tolist()):
+            items = []
+            for one in chosen[number]:
+                reason = Reason(kind="rule", of=one.rule) if one.rule else None
+                if (at := one.candidate) < 0:
+                    if (row := table.row(one.item_id)) < 0 or table.available[row]:
+                        items.append(Recommended(item_id=one.item_id, score=0.0, reason=reason))
+                    continue
+                items.append(
+                    Recommended(
+                        item_id=table.ids[int(rows[number, at])],
+                        score=one.score,
+                        p_user=float(lists.p_user[place, at]),
+                        p_item=float(lists.p_item[place, at]),
+                        reason=reason,
+                    )
                 )
-            )
-        if not items:
-            return self._fallback(policy, viewer, barred, scorer.version)
-        return Slate(items, "hybrid", scorer.version, float(lists.alpha[place]), policy.name)
+            if items:
+                slates.append(Slate(items, "hybrid", scorer.version, float(lists.alpha[place]), policy.name))
+            else:
+                viewer = Viewer(user_id=users[number], events=int(records["events"][number]))
+                slates.append(self._fallback(policy, viewer, barred[number], scorer.version))
+        return slates
 
     def _fallback(self, policy: Policy, viewer: Viewer, barred: NDArray[np.uint64], release: str) -> Slate:
         _, keys, _ = self._popular_items()
@@ -265,28 +277,28 @@ class Recommender:
         barred = barred_keys(records, np.array(now_ms // 1000), self._repeats)
         if policy is None:
             return [self._popular_slate(each, release) for each in barred]
-        events = records["events"].tolist()
-        return [
-            self._popular_by_rules(policy, Viewer(user_id=user, events=count), each, release)
-            for user, count, each in zip(users, events, barred, strict=True)
-        ]
-
-    def _popular_by_rules(self, policy: Policy, viewer: Viewer, barred: NDArray[np.uint64], release: str) -> Slate:
         ids, keys, shares = self._popular_items()
-        free = np.where(np.isin(keys, barred), 0.0, shares).astype(np.float32)
-        out = frozenset(barred.tolist())
-        items = [
-            Recommended(
-                item_id=one.item_id or ids[one.candidate],
-                score=one.score,
-                reason=Reason(kind="rule", of=one.rule) if one.rule else None,
-            )
-            for one in policy.choose(viewer, keys, free, self._list_size, None, out)
-            if one.candidate >= 0 or self._catalogue.sellable(id_keys([one.item_id]))[0]
-        ]
-        if not items:
-            return self._fallback(policy, viewer, barred, release)
-        return Slate(items, "popular", release, 0.0, policy.name)
+        theirs = np.tile(keys, (len(records), 1))
+        free = np.where([np.isin(keys, each) for each in barred], 0.0, shares).astype(np.float32)
+        held = [frozenset(each.tolist()) for each in barred]
+        chosen = policy.choose_all(Viewers(users, records["events"]), theirs, free, self._list_size, None, held)
+        slates = []
+        for number, of_one in enumerate(chosen):
+            items = [
+                Recommended(
+                    item_id=one.item_id or ids[one.candidate],
+                    score=one.score,
+                    reason=Reason(kind="rule", of=one.rule) if one.rule else None,
+                )
+                for one in of_one
+                if one.candidate >= 0 or self._catalogue.sellable(id_keys([one.item_id]))[0]
+            ]
+            if items:
+                slates.append(Slate(items, "popular", release, 0.0, policy.name))
+            else:
+                viewer = Viewer(user_id=users[number], events=int(records["events"][number]))
+                slates.append(self._fallback(policy, viewer, barred[number], release))
+        return slates
 
     def _popular_slate(
         self, barred: NDArray[np.uint64], release: str, passing: NDArray[np.bool_] | None = None

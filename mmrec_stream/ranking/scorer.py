@@ -17,7 +17,7 @@ from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.contracts.identity import id_keys
 from mmrec_stream.errors import UserError, first_line
 from mmrec_stream.ranking.approximate import PROBED_USERS
-from mmrec_stream.ranking.content import FEATURE, Vocabularies, content_key, content_of
+from mmrec_stream.ranking.content import Vocabularies, content_key, encoded
 from mmrec_stream.ranking.items import ItemTable
 from mmrec_stream.ranking.providers import Device, choose_device, session_on
 from mmrec_stream.ranking.retrieval import Retrieval
@@ -187,12 +187,7 @@ class Scorer:
 
     def encode(self, items: Sequence[CatalogueItem]) -> NDArray[np.float32]:
         """Vectors of catalogue items by what they are, (items, d), as for `table.add`."""
-        inputs = {tensor.name: tensor.shape for tensor in self._encoder.get_inputs()}
-        widths = {name.removeprefix(FEATURE): shape[1] for name, shape in inputs.items() if name.startswith(FEATURE)}
-        size = inputs["images"][2] if "images" in inputs else 0
-        feed = content_of(items, self.vocabularies, size, widths).feed()
-        vectors: NDArray[np.float32] = self._encoder.run(["vectors"], {name: feed[name] for name in inputs})[0]
-        return vectors
+        return encoded(self._encoder, items, self.vocabularies)
 
     def add_items(self, items: Sequence[CatalogueItem]) -> NDArray[np.int64]:
         """Take catalogue items as they are now; says which rows all `items` have.

@@ -78,7 +78,8 @@ class Manifest(Struct, kw_only=True, frozen=True):
     user_encoder: str
     alpha: list[AlphaBucket]
     modality_weights: dict[str, float] = {}
-    """Mean share of each modality in the items' vectors, by the fusion's own weights."""
+    """Share of each modality in p_user, by how much of it goes to other items when the modality is left out; none where
+    there is only one."""
     metrics: dict[str, float] = {}
     """Offline metrics on the validation events."""
     data: TrainingData

@@ -7,7 +7,7 @@ a shop has systems of its own for, and that no stranger's page should be told.
 import asyncio
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
@@ -19,16 +19,26 @@ from mmrec_stream.contracts.acceptance import UNREADABLE
 from mmrec_stream.contracts.behaviour import BehaviourEvent, EventType
 from mmrec_stream.contracts.catalogue import CatalogueItem, decode_item, encode_item
 from mmrec_stream.contracts.identity import short_key
+from mmrec_stream.contracts.releases import ReleaseAnnouncement
+from mmrec_stream.errors import UserError
 from mmrec_stream.kafka.reader import read
 from mmrec_stream.profiles.record import from_bytes
 from mmrec_stream.releases import Manifest
 from mmrec_stream.settings import Settings
 from mmrec_stream.storefront.api import ApiError, Card
+from mmrec_stream.storefront.modalities import modality_of
 from mmrec_stream.storefront.shelf import Shelf
+from mmrec_stream.storefront.speaking import Voices
 from mmrec_stream.topics import Topics
+
+Shares = list[dict[str, Any]]
+"""Name and share of each modality, the largest first."""
 
 EVENTS = 20
 """Events of a visitor that the panel shows."""
+
+SPOKEN = 200
+"""Lists of which is remembered which modality spoke for them: the panels that are open ask again every few seconds."""
 
 VISITORS = 20_000
 """Visitors whose events and profiles are remembered, 4 KB each: a demo has some thousands."""
@@ -95,6 +105,8 @@ class Desk:
         """Time of the newest event that has passed, ms since 1970."""
         self._events: OrderedDict[str, tuple[Seen, ...]] = OrderedDict()
         self._profiles: OrderedDict[str, bytes] = OrderedDict()
+        self._voices: Voices | None = None
+        self._spoken: OrderedDict[str, Shares] = OrderedDict()
 
     def saw(self, events: Iterable[BehaviourEvent]) -> None:
         """Events passed."""
@@ -125,6 +137,40 @@ class Desk:
         """A visitor's tastes, strongest first, by the weights in the profile; the strongest weighs 1."""
         value = self._profiles.get(user_id)
         return [] if value is None else tastes_of(value, shelf)
+
+    async def spoke(
+        self,
+        list_id: str,
+        announced: ReleaseAnnouncement,
+        listed: Sequence[CatalogueItem],
+        chosen: Sequence[CatalogueItem],
+    ) -> Shares:
+        """How much each modality spoke for a list, by the release that made it; empty where that cannot be told.
+
+        Args:
+            list_id: the list's id.
+            announced: the release.
+            listed: the list's products.
+            chosen: what the visitor looked at last.
+        """
+        if (known := self._spoken.get(list_id)) is None:
+            try:
+                known = await asyncio.to_thread(self._shares, announced, listed, chosen)
+            except UserError:
+                return []
+            self._spoken[list_id] = known
+            while len(self._spoken) > SPOKEN:
+                self._spoken.popitem(last=False)
+        return known
+
+    def _shares(
+        self, announced: ReleaseAnnouncement, listed: Sequence[CatalogueItem], chosen: Sequence[CatalogueItem]
+    ) -> Shares:
+        # Two panels may load the same release at once, of which one stays.
+        voices = self._voices
+        if voices is None or voices.version != announced.version:
+            voices = self._voices = Voices.announced(announced)
+        return shares_of(voices.shares(listed, chosen))
 
     def shoppers(self, shelf: Shelf) -> list[dict[str, str]]:
         """Those of whom most is known, with what they like."""
@@ -163,10 +209,15 @@ def tastes_of(profile: bytes, shelf: Shelf) -> list[dict[str, Any]]:
     return [taste | {"weight": taste["weight"] / strongest} for taste in found[:TASTES]]
 
 
-def modalities_of(manifest: Manifest | None) -> list[dict[str, Any]]:
+def modalities_of(manifest: Manifest | None) -> Shares:
     """How much each modality says of the products, by the release's own weights."""
     weights = manifest.modality_weights if manifest is not None else {}
-    return [{"name": name, "share": share} for name, share in sorted(weights.items(), key=lambda pair: -pair[1])]
+    return shares_of({modality_of(encoder): share for encoder, share in weights.items()})
+
+
+def shares_of(shares: Mapping[str, float]) -> Shares:
+    """Shares by name as the panel shows them, the largest first."""
+    return [{"name": name, "share": share} for name, share in sorted(shares.items(), key=lambda pair: -pair[1])]
 
 
 def categories(shelf: Shelf) -> list[dict[str, Any]]:

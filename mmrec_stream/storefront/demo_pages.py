@@ -1,18 +1,20 @@
 """The addresses of the demo shop: thin, over `demo`."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from aiohttp import web
 
 from mmrec_stream.contracts.catalogue import CatalogueItem
+from mmrec_stream.contracts.recommendations import RecommendationList
 from mmrec_stream.errors import UserError, first_line
 from mmrec_stream.storefront import demo
 from mmrec_stream.storefront.answers import json_answer
-from mmrec_stream.storefront.api import ApiError
+from mmrec_stream.storefront.api import DEFAULT_PLACES, ApiError
 from mmrec_stream.storefront.gateway import Gateway
 from mmrec_stream.storefront.publishing import CONFIRM_S
+from mmrec_stream.storefront.speaking import product_of
 from mmrec_stream.storefront.tokens import SESSION_PREFIX
 
 MOST = 200
@@ -79,9 +81,26 @@ async def get_panel(request: web.Request) -> web.Response:
         }
         if found.strategy != "popular":
             panel["alpha"] = found.alpha
+            if spoke := await _spoke(gateway, found):
+                panel |= {"modalities": spoke, "modalities_of": "list"}
     if (controls := request.app.get(CONTROLS)) is not None:
         panel |= controls.status()
     return json_answer(panel)
+
+
+async def _spoke(gateway: Gateway, found: RecommendationList) -> demo.Shares:
+    """How much each modality spoke for a list, where its release serves and its user has done something."""
+    announced = gateway.announced
+    if announced is None or announced.version != found.release:
+        return []
+
+    def products(item_ids: Iterable[str]) -> list[CatalogueItem]:
+        cards = [card for item_id in item_ids if (card := gateway.shelf.get(item_id)) is not None]
+        pictures = [gateway.pictures.get(card.item_id) for card in cards]
+        return [product_of(card, kept[1] if kept else None) for card, kept in zip(cards, pictures, strict=True)]
+
+    listed = products(item.item_id for item in found.items[:DEFAULT_PLACES])
+    return await gateway.desk.spoke(found.list_id, announced, listed, products(gateway.trails.of(found.user_id)))
 
 
 async def post_action(request: web.Request) -> web.Response:

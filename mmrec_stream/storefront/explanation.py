@@ -2,12 +2,13 @@
 
 from mmrec_stream.releases import Manifest
 from mmrec_stream.storefront.api import Parameter, WhyAnswer
+from mmrec_stream.storefront.modalities import ATTRIBUTES, BEHAVIOUR, PICTURE, TEXT, modality_of
 
 _MODALITIES = {
-    "text": "what is written about a product",
-    "image": "what it looks like",
-    "attributes": "its category, brand, price and tags",
-    "id": "what those who chose it chose besides",
+    TEXT: "what is written about a product",
+    PICTURE: "what it looks like",
+    ATTRIBUTES: "its category, brand, price and tags",
+    BEHAVIOUR: "what those who chose it chose besides",
 }
 
 
@@ -41,7 +42,8 @@ def explanation(manifest: Manifest | None) -> WhyAnswer:
         ),
         Parameter(name="availability", text="What is sold out or was bought by you lately is left out."),
     ]
-    for name, share in sorted((manifest.modality_weights if manifest else {}).items(), key=lambda pair: -pair[1]):
+    for encoder, share in sorted((manifest.modality_weights if manifest else {}).items(), key=lambda pair: -pair[1]):
+        name = modality_of(encoder)
         words = _MODALITIES.get(name, f"what {name} says of it")
         parameters.append(Parameter(name=f"product_{name}", text=f"How alike two products are: {words}.", weight=share))
     return WhyAnswer(

@@ -18,10 +18,11 @@ from mmrec_stream.contracts.behaviour import BehaviourEvent, EventType, Forget
 from mmrec_stream.contracts.catalogue import CatalogueItem, decode_item
 from mmrec_stream.contracts.identity import partition_of
 from mmrec_stream.contracts.recommendations import RecommendationList, decode_list
-from mmrec_stream.contracts.rules import decode_rules
+from mmrec_stream.contracts.releases import ReleaseAnnouncement
 from mmrec_stream.contracts.sessions import SessionJoin
 from mmrec_stream.errors import UserError
-from mmrec_stream.policies.policy import Policy, RulesError, Viewer
+from mmrec_stream.policies.book import RuleBook
+from mmrec_stream.policies.policy import Viewer
 from mmrec_stream.releases import rollout
 from mmrec_stream.settings import Settings
 from mmrec_stream.storefront.api import MAX_PLACES, Card, ShownList, Why
@@ -94,6 +95,7 @@ class Gateway:
         self.companions: Companions | None = None
         """Made of `relations`."""
         self.rules = Rules()
+        self._rule_book = RuleBook()
         self._releases = rollout.EMPTY
         self.trails = Trails()
         self.carts = Carts()
@@ -169,6 +171,12 @@ class Gateway:
     def release(self) -> str:
         """Version of the release that related items come from."""
         return self.relations.version if self.relations is not None else NO_RELEASE
+
+    @property
+    def announced(self) -> ReleaseAnnouncement | None:
+        """The release that serves, as it was announced."""
+        live = self._releases.live
+        return None if live is None else live.announcement
 
     def checked(self, token: str) -> Visitor | Denial:
         """Who a token stands for, or why it is not good."""
@@ -414,12 +422,12 @@ class Gateway:
 
     def _on_rules(self, messages: Sequence[Message]) -> None:
         for message in messages:
-            value = message.value()
-            try:
-                self.rules.obey(None if value is None else Policy(decode_rules(value)))
-            except (*UNREADABLE, RulesError) as error:
-                log.error("%s@%d: rules are not used, those before stay: %s", message.topic(), message.offset(), error)
+            if (fault := self._rule_book.take(message.key(), message.value())) is not None:
+                log.error("%s@%d: rules are not used, those before stay: %s", message.topic(), message.offset(), fault)
                 self.metrics.unreadable.labels(topic="rules").inc()
+        if self._rule_book.in_force is self.rules.policy:
+            return
+        self.rules.obey(self._rule_book.in_force)
         self._apply(self._popular.clear)
 
     def _on_releases(self, messages: Sequence[Message]) -> None:

@@ -54,9 +54,9 @@ class Tower(Baseline):
 
     def fit(self, dataset: Dataset, split: Split) -> None:
         """Train on the training events, stop on validation, and train again as long on all events where asked."""
-        epochs = self._train(dataset, split.train, int(self.number("epochs")), split)
+        epochs = self._train(dataset, split.train.where(split.train.likings), int(self.number("epochs")), split)
         if split.refit is not None:
-            self._train(dataset, split.refit, epochs, None)
+            self._train(dataset, split.refit.where(split.refit.likings), epochs, None)
 
     def score(self, cases: Cases) -> NDArray[np.float32]:
         """Inner products of the last position's state with all items."""

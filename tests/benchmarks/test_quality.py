@@ -59,17 +59,36 @@ def test_the_report_has_the_methods_of_earlier_runs_too(sequences: Path, tmp_pat
     assert "| cooccurrence |" in report
 
 
+def test_methods_are_compared_case_by_case(sequences: Path, tmp_path: Path) -> None:
+    results = tmp_path / "quality.jsonl"
+    arguments = ["quality", "--set", str(sequences), "--results", str(results)]
+    assert main([*arguments, "--methods", "popularity"]) == 0
+    assert main([*arguments, "--methods", "cooccurrence", "--against", "popularity"]) == 0
+    lines = {(line["method"], line["metric"]): line for line in map(json.loads, results.open(encoding="utf-8"))}
+    above = lines["cooccurrence", "NDCG@10 above popularity"]
+    difference = lines["cooccurrence", "NDCG@10"]["value"] - lines["popularity", "NDCG@10"]["value"]
+    assert above["value"] == pytest.approx(difference)
+    assert 0 < above["low"] < above["value"] < above["high"]
+    assert main([*arguments, "--methods", "popularity", "--against", "cooccurrence", "--kept"]) == 0
+    lines = {(line["method"], line["metric"]): line for line in map(json.loads, results.open(encoding="utf-8"))}
+    assert lines["popularity", "NDCG@10 above cooccurrence"]["value"] == pytest.approx(-difference)
+    assert lines["popularity", "NDCG@10"]["value"] > 0
+    assert lines["cooccurrence", "NDCG@10 above popularity"] == above
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["--set", "nowhere.txt"], "neither a set"),
         (["--set", "{}", "--methods", "magic"], "no such method"),
+        (["--set", "{}", "--methods", "popularity", "--against", "ease"], "ease: not judged on road yet"),
     ],
 )
 def test_mistakes_end_with_a_line_that_says_what_to_do(
-    sequences: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+    sequences: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
 ) -> None:
-    assert main(["quality", *(argument.replace("{}", str(sequences)) for argument in arguments)]) == 1
+    asked = [argument.replace("{}", str(sequences)) for argument in arguments]
+    assert main(["quality", *asked, "--results", str(tmp_path / "quality.jsonl")]) == 1
     shown = " ".join(capsys.readouterr().out.split())
     assert says in shown
     assert "Traceback" not in shown
@@ -95,7 +114,7 @@ def test_published_lists_get_their_published_figures() -> None:
     assert len(judged.split.test) == 387
     expected = {"vsknn": (0.6098, 0.3342), "gru4rec": (0.5711, 0.3289), "sr": (0.5607, 0.3275), "ar": (0.5917, 0.3160)}
     for name, (hit_rate, reciprocal_rank) in expected.items():
-        figures = table.of_lists(judged, [lists[f"{name} (published lists)"]])
+        figures = table.of_lists(judged, [lists[f"{name} (published lists)"]]).figures
         assert figures["HR@20"].value == pytest.approx(hit_rate, abs=5e-5)
         assert figures["MRR@20"].value == pytest.approx(reciprocal_rank, abs=5e-5)
 
@@ -104,12 +123,35 @@ def test_published_lists_get_their_published_figures() -> None:
 @pytest.mark.data
 @pytest.mark.parametrize(
     ("name", "users", "items", "events", "cases"),
-    [("lastfm", 1_090, 3_646, 52_551, 1_090), ("hm", 1_364, 17_033, 31_662, 879)],
+    [("lastfm", 1_090, 3_646, 52_551, 1_090), ("hm", 1_364, 14_822, 28_983, 595)],
 )
-def test_public_sets_have_the_counts_of_their_sources(
+def test_public_sets_have_the_counts_that_their_sources_and_splits_leave(
     name: str, users: int, items: int, events: int, cases: int
 ) -> None:
     judged = load(name)
     dataset = judged.dataset
     assert (dataset.users, dataset.items, len(dataset.interactions)) == (users, items, events)
     assert len(judged.split.test) == cases
+
+
+@needs_data
+@pytest.mark.data
+def test_being_unknown_says_nothing_of_being_asked_for_on_hm() -> None:
+    judged = load("hm")
+    split = judged.split
+    assert split.refit is not None
+    known = np.bincount(split.refit.items, minlength=judged.dataset.items) > 0
+    asked = np.zeros(judged.dataset.items, dtype=bool)
+    asked[split.test.targets.values] = True
+    assert (~known).mean() == pytest.approx(0.2, abs=0.01)
+    assert asked[~known].mean() == pytest.approx(asked[known].mean(), rel=0.15)
+
+
+@needs_data
+@pytest.mark.data
+def test_what_a_shuffled_set_has_is_the_same_in_another_order() -> None:
+    files, shuffled = load("beauty").dataset.interactions, load("beauty-shuffled").dataset.interactions
+    assert (files.items != shuffled.items).any()
+    assert (shuffled.users == files.users).all()
+    order, other = np.lexsort((files.items, files.users)), np.lexsort((shuffled.items, shuffled.users))
+    assert (files.items[order] == shuffled.items[other]).all()

@@ -3,8 +3,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mmrec_stream.contracts.behaviour import EventType
 from mmrec_stream.data.dataset import Dataset, Interactions
-from mmrec_stream.data.splits import Ragged, Split, global_time, last_basket, leave_one_out, next_clicks, split_of
+from mmrec_stream.data.splits import (
+    Ragged,
+    Split,
+    cold_items,
+    global_time,
+    last_basket,
+    leave_one_out,
+    next_clicks,
+    of_items,
+    split_of,
+)
 from mmrec_stream.errors import UserError
 from tests.shops import DAY, START, chain_shop
 
@@ -34,6 +45,61 @@ def test_leave_one_out_holds_the_last_two_back(rows: list[tuple[int, int, int]])
         assert split.validation.history(case).tolist() == mine[:-2].tolist()
         assert split.train.items[split.train.users == user].tolist() == mine[:-2].tolist()
     assert len(split.train) == len(log) - 2 * len(split.test)
+
+
+def test_what_is_no_liking_is_in_histories_and_no_target() -> None:
+    items, stars = np.arange(6), np.array([5.0, 4.0, 1.0, 5.0, 4.0, 1.0])
+    log = Interactions.of(np.zeros(6, np.int64), items, START + items, np.full(6, EventType.RATING), stars)
+    split = leave_one_out(Dataset("stars", log, ["u"], [str(item) for item in items]))
+    assert (split.test.history(0).tolist(), split.test.targets[0].tolist()) == ([0, 1, 2, 3], [4])
+    assert (split.validation.history(0).tolist(), split.validation.targets[0].tolist()) == ([0, 1, 2], [3])
+    assert split.train.items.tolist() == [0, 1, 2]
+
+
+@given(events, st.sets(st.integers(0, 7)), st.sets(st.integers(0, 7)))
+def test_cold_items_are_targets_and_nothing_else(
+    rows: list[tuple[int, int, int]], tested: set[int], tuned: set[int]
+) -> None:
+    split, (test, validation) = (
+        last_basket(_dataset(rows)),
+        (np.isin(np.arange(8), list(each)) for each in (tested, tuned)),
+    )
+    cold = cold_items(split, test, validation)
+    assert cold.refit is not None
+    assert split.refit is not None
+    assert _pairs(cold.refit) == [row for row in _pairs(split.refit) if row[1] not in tested]
+    assert _pairs(cold.train) == [row for row in _pairs(split.train) if row[1] not in tested | tuned]
+    for before, after, unknown, never in (
+        (split.test, cold.test, tested, set()),
+        (split.validation, cold.validation, tested | tuned, tested),
+    ):
+        expected = {
+            int(user): (history, targets)
+            for case, user in enumerate(before.users)
+            if (history := [item for item in before.history(case).tolist() if item not in unknown])
+            and (targets := [item for item in before.targets[case].tolist() if item not in never])
+        }
+        found = {int(u): (after.history(c).tolist(), after.targets[c].tolist()) for c, u in enumerate(after.users)}
+        assert found == expected
+    assert set(cold.validation.withheld.tolist()) == tested
+    assert not len(cold.test.withheld)
+
+
+def test_a_smaller_catalogue_keeps_what_is_said_of_its_items() -> None:
+    shop = chain_shop(items=12)
+    kept = np.arange(12) % 3 > 0
+    dataset, split = of_items(shop, leave_one_out(shop), kept)
+    assert shop.catalogue is not None
+    assert dataset.catalogue is not None
+    names = np.array(shop.item_ids)[kept].tolist()
+    assert dataset.item_ids == names
+    assert [entry.item_id for entry in dataset.catalogue] == names
+    assert (dataset.features["shape"] == shop.features["shape"][kept]).all()
+    before, after = leave_one_out(shop).test, split.test
+    asked = {int(user): shop.item_ids[before.targets[case][0]] for case, user in enumerate(before.users)}
+    assert {int(user): dataset.item_ids[after.targets[case][0]] for case, user in enumerate(after.users)} == {
+        user: item for user, item in asked.items() if item in names
+    }
 
 
 @given(events)

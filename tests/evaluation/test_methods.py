@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from mmrec_stream.data.dataset import Dataset
-from mmrec_stream.data.splits import Cases, Split, leave_one_out
-from mmrec_stream.evaluation.methods import cold_cases, judge, recommend
+from mmrec_stream.data.splits import Cases, Ragged, Split, leave_one_out
+from mmrec_stream.evaluation.methods import judge, recommend
 from tests.shops import chain_shop
 
 
@@ -40,15 +42,29 @@ def test_history_is_masked_where_asked() -> None:
     assert (np.sort(unmasked, axis=1) == np.arange(12)).all()
 
 
-def test_warm_and_cold_cases_are_reported_apart() -> None:
+def test_warm_and_cold_targets_are_reported_apart() -> None:
     shop = chain_shop()
     split = leave_one_out(shop)
+    # Every case has a second target, which no list of one place names.
+    far = (split.test.targets.values + 5) % 12
+    pairs = [np.array(pair) for pair in zip(split.test.targets.values, far, strict=True)]
+    both = replace(split.test, targets=Ragged.of(pairs))
     seen = split.train.where(split.train.items != 3)
-    lists = recommend(_Next(), split.test, shop.items, 5)
-    judgement = judge(shop, seen, split.test, lists, (1,))
-    cold = cold_cases(split.test, np.bincount(seen.items, minlength=shop.items))
-    assert cold.tolist() == (split.test.targets.values == 3).tolist()
-    shares = judgement.figures["HR@1 cold"].value * cold.mean() + judgement.figures["HR@1 warm"].value * (
-        1 - cold.mean()
+    judgement = judge(shop, seen, both, recommend(_Next(), both, shop.items, 1), (1,))
+    first_cold, second_cold = split.test.targets.values == 3, far == 3
+    assert len(judgement.values["Recall@1 cold"]) == (first_cold | second_cold).sum()
+    assert judgement.figures["Recall@1 cold"].value == pytest.approx(
+        first_cold.sum() / (first_cold | second_cold).sum()
     )
-    assert shares == pytest.approx(judgement.figures["HR@1"].value)
+    # A warm target beside a cold one is all that is asked for among the warm ones.
+    warm = np.where(first_cold, 0.0, np.where(second_cold, 1.0, 0.5))
+    assert judgement.figures["Recall@1 warm"].value == pytest.approx(warm.mean())
+
+
+def test_what_is_withheld_is_in_no_list() -> None:
+    shop = chain_shop()
+    cases = replace(leave_one_out(shop).test, withheld=np.array([3, 4]))
+    for mask in (False, True):
+        lists = recommend(_Next(), cases, shop.items, 12, mask_history=mask)
+        assert not np.isin(lists, cases.withheld).any()
+        assert np.isin(np.setdiff1d(np.arange(12), cases.withheld), lists).all()

@@ -10,7 +10,6 @@ from mmrec_stream.contracts.behaviour import View
 from mmrec_stream.contracts.catalogue import CatalogueItem, encode_item
 from mmrec_stream.contracts.recommendations import RecommendationList
 from mmrec_stream.contracts.releases import encode_release
-from mmrec_stream.contracts.rules import RULES_KEY
 from mmrec_stream.kafka.clients import BatchProducer
 from mmrec_stream.releases import announcement
 from mmrec_stream.settings import Settings
@@ -80,13 +79,13 @@ def test_rules_count_from_the_next_list_on(settings: Settings, topics: Topics, t
         assert refused.exit_code == 1
         assert "line 1, column 5" in refused.output
         with BatchProducer(settings) as producer:
-            producer.send(topics.rules, b'{"id":"shop","version":9,"filters":[{"id":"f","only":"1"}]}', key=RULES_KEY)
+            producer.send(topics.rules, b'{"id":"shop","version":9,"filters":[{"id":"f","only":"1"}]}', key=b"shop/9")
         wait_for("a refusal in the log", lambda: "rules are not used, those before stay" in worker.log.read_text())
         assert next_list("shop/1").items
         # Nothing is left by rules: a list all the same, which says so.
         file.write_text('id = "shop"\n[[filters]]\nid = "later"\nonly = "user.events > 1000000"\n')
         assert mmrec(settings, "rules", "publish", str(file)).exit_code == 0
-        fallen = next_list("shop/10/fallback")
+        fallen = next_list("shop/2/fallback")
         assert fallen.strategy == "popular"
         assert mmrec(settings, "rules", "publish", "--remove").exit_code == 0
         assert next_list("").strategy == "hybrid"

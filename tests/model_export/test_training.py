@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -16,8 +17,6 @@ from mmrec_stream.profiles.tastes import Tastes
 from model_export.associations import (
     AssociationSettings,
     BehaviourSources,
-    ContentSources,
-    association_rows,
     neighbour_rows,
 )
 from model_export.config import ModelConfig
@@ -153,6 +152,15 @@ def test_every_modality_has_a_share() -> None:
     assert min(weights.values()) > 0.02
 
 
+def test_a_modality_that_tells_nothing_apart_has_no_share() -> None:
+    dataset = tiny_dataset()
+    assert dataset.catalogue is not None
+    alike = [msgspec.structs.replace(item, title="thing", description="") for item in dataset.catalogue]
+    config = replace(TINY, encoders=("attributes", "lstm"))
+    shares = fit(replace(dataset, catalogue=alike), release_split(dataset), config).report.modality_weights
+    assert shares == {"attributes": 1.0, "lstm": 0.0}
+
+
 def test_items_never_seen_in_training_get_a_vector_from_their_content() -> None:
     dataset = tiny_dataset()
     unseen = [3, 9]
@@ -231,23 +239,6 @@ def test_association_rows_are_directed_and_lean_on_content_where_behaviour_is_th
     assert shares[1].max() == 0.5, "nothing followed item 1, so that its row is all content"
     assert neighbours[2, 0] == 0, "an item that nobody has had goes by its looks"
     assert np.allclose(shares.sum(1), 1)
-
-
-def test_rarity_divides_what_resembles_an_item_by_how_often_it_occurs() -> None:
-    model, dataset = tiny_model(), tiny_dataset()
-    behaviour = BehaviourSources(model.config, dataset.interactions, dataset.items)
-    content = ContentSources(model.inputs, model.items.names, model.vectors, neighbours=8)
-    # Trust in behaviour begins beyond any count, so that rows are what resembles an item.
-    plain = AssociationSettings(trust=1e9)
-    everything = replace(model.config, neighbours=dataset.items)
-    found, shares = association_rows(everything, behaviour, content, replace(plain, rarity=0.5))
-    before, even = association_rows(everything, behaviour, content, plain)
-    for row in range(dataset.items):
-        expected, got = np.zeros(dataset.items), np.zeros(dataset.items)
-        np.add.at(expected, before[row], even[row] / np.sqrt(behaviour.support[before[row]] + 1.0))
-        np.add.at(got, found[row], shares[row])
-        assert np.allclose(got, expected / expected.sum(), atol=1e-5)
-    assert not np.allclose(np.sort(shares), np.sort(even)), "the shop's items are not all as frequent"
 
 
 def test_regressed_associations_work_the_same_way() -> None:

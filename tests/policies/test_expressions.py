@@ -81,7 +81,7 @@ def test_all_at_once_is_what_cel_says_of_each(source: str, items: list[Catalogue
     columns = ProductColumns()
     rows = columns.update(items)
     arrays = {f"item.{name}": array[rows] for name, array in columns.arrays.items()}
-    found = program.result(program.of_products(arrays), viewer)
+    found = program.result(program.of_products(arrays), np.arange(len(rows)), viewer)
     values = np.broadcast_to(found.value, rows.shape).tolist()
     errors = np.broadcast_to(found.error, rows.shape).tolist()
     for place in range(len(items)):

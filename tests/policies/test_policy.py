@@ -12,7 +12,7 @@ from mmrec_stream.catalogue.columns import ProductColumns
 from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.contracts.identity import id_keys
 from mmrec_stream.contracts.rules import Boost, Filter, Pin, RuleSet, decode_rules, encode_rules
-from mmrec_stream.policies.policy import Policy, RulesError, Viewer
+from mmrec_stream.policies.policy import Policy, RulesError, Viewer, Viewers
 
 ITEMS = [
     CatalogueItem(
@@ -134,6 +134,94 @@ def test_required_filters_count_when_others_give_way() -> None:
     columns = ProductColumns()
     columns.update(ITEMS)
     assert [(rule, out) for rule, out, _ in policy.emptied(columns)] == [("s", 12), ("h", 4)]
+
+
+CONDITIONS = [
+    "item.price < 60.0",
+    'item.brand == "Ember"',
+    "item.numbers.margin > 0.4",
+    "user.events < 3",
+    "user.share < 0.5 && item.price > 30.0",
+    'user.id == "u1" || item.category.startsWith("h")',
+    "user.id in item.tags",
+    "size(user.id) > size(item.brand)",
+    "item.numbers[user.id] > 0.1",
+    'user.events > 2 ? item.category == "hats" : has(item.numbers.margin)',
+    'context.surface == "home"',
+]
+FACTORS = ["1.5", "1.0 + item.numbers.margin", "double(user.events)", "user.share * item.price"]
+filters = st.builds(
+    lambda n, e, out: Filter(id=f"f{n}", **{"exclude" if out else "only": e}),
+    st.just(0),
+    st.sampled_from(CONDITIONS),
+    st.booleans(),
+)
+boosts = st.builds(
+    lambda when, by: Boost(id="b", when=when, by=by), st.sampled_from(CONDITIONS), st.sampled_from(FACTORS)
+)
+
+
+def numbered(rules: list[Any]) -> list[Any]:
+    return [msgspec.structs.replace(rule, id=f"{rule.id}{number}") for number, rule in enumerate(rules)]
+
+
+@given(
+    st.lists(filters, max_size=3),
+    st.lists(boosts, max_size=3),
+    st.none() | st.integers(1, 3),
+    st.sampled_from([0.0, 0.4]),
+    st.lists(st.integers(0, 6), min_size=1, max_size=5),
+)
+@settings(deadline=None, max_examples=60)
+def test_lists_made_together_are_those_made_one_by_one(
+    some: list[Filter], more: list[Boost], cap: int | None, diversity: float, events: list[int]
+) -> None:
+    policy = policy_of(
+        filters=numbered(some),
+        boosts=numbered(more),
+        max_per_brand=cap,
+        diversity=diversity,
+        pins=[Pin(id="pin", item_id="i-4", position=1)],
+    )
+    rng = np.random.default_rng(sum(events))
+    places = np.stack([rng.permutation(12)[:9] for _ in events])
+    scores = np.tile(np.linspace(1.0, 0.0, 9, dtype=np.float32), (len(events), 1))
+    vectors = rng.normal(size=(12, 4)).astype(np.float32)[places]
+    users = [f"u{number}" for number in range(len(events))]
+    held = [frozenset({int(KEYS[4])}) if number % 2 else frozenset[int]() for number in events]
+    together = policy.choose_all(Viewers(users, np.array(events)), KEYS[places], scores, 5, vectors, held)
+    for user, found in enumerate(together):
+        viewer = Viewer(user_id=users[user], events=events[user])
+        alone = policy.choose(viewer, KEYS[places[user]], scores[user], 5, vectors[user], held[user])
+        assert [(one.candidate, one.rule, one.item_id) for one in found] == [
+            (one.candidate, one.rule, one.item_id) for one in alone
+        ]
+        assert np.allclose([one.score for one in found], [one.score for one in alone])
+
+
+@given(
+    st.lists(filters, max_size=3),
+    st.lists(boosts, max_size=3),
+    st.lists(st.tuples(st.integers(0, 11), st.floats(0, 200), st.booleans()), max_size=6),
+)
+@settings(deadline=None, max_examples=60)
+def test_changes_one_by_one_leave_what_reading_everything_anew_finds(
+    some: list[Filter], more: list[Boost], changes: list[tuple[int, float, bool]]
+) -> None:
+    rules = RuleSet(id="shop", filters=numbered(some), boosts=numbered(more), banned=["i-2"])
+    policy, columns = Policy(rules), ProductColumns()
+    columns.update(ITEMS)
+    policy.refresh(columns)
+    for number, price, bare in changes:
+        item = msgspec.structs.replace(ITEMS[number], price=price, numbers={} if bare else {"margin": 0.5})
+        policy.refresh(columns, columns.update([item]))
+    anew = Policy(rules)
+    anew.refresh(columns)
+    rows = columns.rows(KEYS)
+    for viewer in (Viewer(user_id="u1", events=1), Viewer("cart", "u2", 5)):
+        assert (policy.passes(viewer, KEYS) == anew.passes(viewer, KEYS)).all()
+        assert np.array_equal(policy.factors(viewer, rows)[0], anew.factors(viewer, rows)[0], equal_nan=True)
+        assert (policy.factors(viewer, rows)[1] == anew.factors(viewer, rows)[1]).all()
 
 
 def test_every_mistake_is_named_with_its_place() -> None:

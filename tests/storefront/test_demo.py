@@ -3,15 +3,21 @@
 import asyncio
 import base64
 
+import msgspec
 import pytest
 
 from mmrec_stream.contracts.behaviour import Click, View
 from mmrec_stream.contracts.catalogue import decode_item
+from mmrec_stream.contracts.releases import encode_release
+from mmrec_stream.kafka.clients import BatchProducer
 from mmrec_stream.kafka.reader import read
+from mmrec_stream.releases import announcement
 from mmrec_stream.settings import Settings
+from mmrec_stream.simulator import make_shop
 from mmrec_stream.topics import Topics
 from tests.cli.folding import fold_log
 from tests.storefront.shop import JPEG, NOW, open_shop, product, publish, recommended, until
+from tests.tiny import tiny_release
 
 
 @pytest.mark.usefixtures("topics")
@@ -84,6 +90,28 @@ class TestThePanel:
             shoppers = (await shop.get("/v1/shop")).json["shoppers"]
             assert shoppers == [{"user": "alice", "text": "clothing.dresses, Lune"}]
             assert (await shop.get("/v1/panel", session="unknown")).json["events"] == []
+
+    async def test_it_says_which_modality_spoke_for_the_list(self, settings: Settings, topics: Topics) -> None:
+        shop_items = make_shop(60, seed=3)[:12]
+        names = [item.item_id for item in shop_items]
+        with BatchProducer(settings) as producer:
+            producer.send(topics.releases, encode_release(announcement(tiny_release())), key=b"mmrec")
+        made = [
+            msgspec.structs.replace(recommended(user, names[:8], list_id=f"l-{user}"), release="tiny-1")
+            for user in ("alice", "bob")
+        ]
+        publish(settings, *shop_items, *made, Click(user_id="alice", item_id=names[9], ts=NOW))
+        async with open_shop(settings, dev=True) as shop:
+            panel = (await shop.get("/v1/panel", user="alice")).json
+            assert panel["modalities_of"] == "list"
+            shares = {one["name"]: one["share"] for one in panel["modalities"]}
+            assert shares.keys() == {"text", "picture", "attributes", "behaviour"}
+            assert sum(shares.values()) == pytest.approx(1)
+            assert (await shop.get("/v1/panel", user="alice")).json["modalities"] == panel["modalities"]
+            # Of whom nothing is known, there are the release's own weights.
+            other = (await shop.get("/v1/panel", user="bob")).json
+            assert "modalities_of" not in other
+            assert {one["name"] for one in other["modalities"]} == shares.keys()
 
     @pytest.mark.usefixtures("topics")
     async def test_a_list_on_the_stream_says_where_the_milliseconds_went(self, settings: Settings) -> None:

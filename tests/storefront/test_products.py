@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mmrec_stream.contracts.behaviour import AddToCart, Click, RemoveFromCart
 from mmrec_stream.contracts.releases import encode_release
-from mmrec_stream.contracts.rules import RULES_KEY, Filter, RuleSet, encode_rules
+from mmrec_stream.contracts.rules import Filter, RuleSet, encode_rules
 from mmrec_stream.kafka.clients import BatchProducer
 from mmrec_stream.releases import Release, announcement, load_release
 from mmrec_stream.settings import Settings
@@ -288,7 +288,7 @@ def tell(settings: Settings, topics: Topics, release: Path | None = None, rules:
     with BatchProducer(settings) as producer:
         producer.send(topics.releases, encode_release(announcement(release or tiny_release())), key=b"mmrec")
         if rules is not None:
-            producer.send(topics.rules, encode_rules(rules), key=RULES_KEY)
+            producer.send(topics.rules, encode_rules(rules), key=rules.key)
 
 
 def completed_item() -> tuple[str, list[str]]:

@@ -51,8 +51,12 @@ class Baseline:
         raise NotImplementedError
 
     def fit(self, dataset: Dataset, split: Split) -> None:
-        """Learn with each setting of the grid, keep the best by NDCG@20 on validation, and learn again on all."""
+        """Learn with each setting of the grid, keep the best by NDCG@20 on validation, and learn again on all.
+
+        Learned from are the likings, as models learn to foresee nothing else.
+        """
         self.repeats = not split.mask_history
+        train = split.train.where(split.train.likings)
         tuned = len(split.validation) > 0 and bool(self.learn_grid or self.ask_grid)
         learned: Settings | None = None
         if tuned:
@@ -60,7 +64,7 @@ class Baseline:
             best, chosen = -1.0, self.settings
             for learn_settings in _combinations(self.learn_grid):
                 self.settings = self.settings | learn_settings
-                self.learn(dataset, split.train)
+                self.learn(dataset, train)
                 learned = learn_settings
                 for ask_settings in _combinations(self.ask_grid):
                     self.settings = self.settings | ask_settings
@@ -71,7 +75,7 @@ class Baseline:
             self.settings = chosen
         wanted = {name: self.settings[name] for name in self.learn_grid}
         if split.refit is not None or learned != wanted:
-            self.learn(dataset, split.train if split.refit is None else split.refit)
+            self.learn(dataset, train if split.refit is None else split.refit.where(split.refit.likings))
 
     def number(self, name: str) -> float:
         """The setting `name`, which is a number."""

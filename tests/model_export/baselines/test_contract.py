@@ -11,7 +11,7 @@ from mmrec_stream.data.splits import Split, leave_one_out, next_clicks
 from mmrec_stream.evaluation.baselines import counting, linear, social
 from mmrec_stream.evaluation.methods import Method, recommend
 from mmrec_stream.evaluation.metrics import hit_rate, hits
-from model_export.baselines import factors, towers
+from model_export.baselines import factors, towers, visual
 from tests.shops import chain_shop
 
 METHODS: dict[str, Callable[[int], Method]] = {
@@ -26,6 +26,7 @@ METHODS: dict[str, Callable[[int], Method]] = {
     "ease-directed": linear.DirectedEase,
     "als": factors.Als,
     "bpr": factors.Bpr,
+    "vbpr": lambda seed: visual.Vbpr("shape", seed),
     "neural-cf": factors.NeuralCf,
     "gru4rec": towers.Gru4Rec,
     "sasrec": towers.SasRec,

@@ -482,6 +482,7 @@ class Gateway:
                     {"name": "text", "share": 0.21},
                     {"name": "attributes", "share": 0.08},
                 ],
+                "modalities_of": "list" if current["personalised"] else "release",
                 "times": current["times"],
                 "lag": {"events": 0},
                 "workers": 1,

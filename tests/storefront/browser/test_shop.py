@@ -191,6 +191,7 @@ def test_the_panel_shows_the_pipeline_of_this_visitor(gateway: Gateway, open_pag
         .first.evaluate("fill => fill.style.inlineSize")
         == "100%"
     )
+    panel.get_by_role("heading", name="What spoke for this list").wait_for()
     alpha = gateway.current("ada")["alpha"]
     assert f"α = {alpha:.2f}" in panel.inner_text()
     assert gateway.current("ada")["release"] in panel.inner_text()

@@ -88,9 +88,9 @@ const tastes = ({ tastes }) =>
     ? h("section", {}, h("h3", {}, "Your tastes"), h("ul.bars", {}, tastes.map(({ kind, name, weight }) => bar(weight, `${name.split(".").at(-1)}`, kind))))
     : null;
 
-const modalities = ({ modalities }) =>
+const modalities = ({ modalities, modalities_of }) =>
   modalities?.length
-    ? h("section", {}, h("h3", {}, "What spoke for the list"), h("ul.bars", {}, modalities.map(({ name, share }) => bar(share, name, percent(share)))))
+    ? h("section", {}, h("h3", {}, modalities_of === "list" ? "What spoke for this list" : "What the release goes by"), h("ul.bars", {}, modalities.map(({ name, share }) => bar(share, name, percent(share)))))
     : null;
 
 function ago(ts) {

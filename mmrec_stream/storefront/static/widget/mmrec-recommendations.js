@@ -307,7 +307,8 @@
         const headers = { Accept: "text/event-stream", "Last-Event-ID": this.list.list_id };
         const ends = AbortSignal.any([signal, quiet.signal]);
         const response = await this.source.call("v1/stream", this.parameters, { headers, signal: ends });
-        const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+        const reader = response.body.getReader();
+        const decoder = new TextDecoder();
         for (let rest = ""; ; ) {
           const { value, done } = await reader.read();
           if (done) throw Error("the stream ended");
@@ -315,7 +316,7 @@
           timer = wait();
           this.failures = 0;
           this.tell({ beat: true });
-          const blocks = (rest + value).split(/\r?\n\r?\n/);
+          const blocks = (rest + decoder.decode(value, { stream: true })).split(/\r?\n\r?\n/);
           rest = blocks.pop();
           blocks.forEach((block) => this.handle(block));
           for (const widget of this.widgets) widget.recover();
