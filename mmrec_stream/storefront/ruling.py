@@ -61,7 +61,7 @@ class Rules:
             places: most of the list.
         """
         policy = self._policy
-        if policy is None:
+        if policy is None or not found:
             return list(found[:places])
         weights = np.array([one.weight for one in found], dtype=np.float32)
         chosen = policy.choose(viewer, id_keys([one.item_id for one in found]), weights, places)
