@@ -1,6 +1,7 @@
 """The lists that went out in the last minutes, and which of them hold an item that can no longer be sold."""
 
-from collections import OrderedDict
+import math
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -18,7 +19,8 @@ class _Kept(Generic[T]):
 class RecentLists(Generic[T]):
     """Each user's newest list, the least recent ones forgotten first, with an index from items to users.
 
-    A list of 20 takes some 3.5 KB, most of it in the index.
+    The index says who may hold an item: nothing is taken out of it when a list is replaced or forgotten. It is made of
+    two parts, of which the older one is dropped when every list that it knows must have gone.
     """
 
     def __init__(self, most: int, age_s: float) -> None:
@@ -31,10 +33,20 @@ class RecentLists(Generic[T]):
         self._most = most
         self._age_s = age_s
         self._kept: OrderedDict[str, _Kept[T]] = OrderedDict()
-        self._holders: dict[str, set[str]] = {}
+        self._holders: defaultdict[str, set[str]] = defaultdict(set)
+        self._older: dict[str, set[str]] = {}
+        self._users: set[str] = set()
+        """In `_holders`."""
+        self._since = -math.inf
+        """When `_holders` was begun."""
 
     def __len__(self) -> int:
         return len(self._kept)
+
+    @property
+    def indexed(self) -> int:
+        """Items in the index."""
+        return len(self._holders.keys() | self._older.keys())
 
     def note(self, user: str, items: Iterable[str], known: T, now: float) -> None:
         """A list went out, and is the user's newest.
@@ -45,40 +57,40 @@ class RecentLists(Generic[T]):
             known: what the caller wants to find again.
             now: s, of any clock that does not go back.
         """
-        self.forget(user)
+        # Who is in the older part alone has had no list for `age_s`, or since `most` others had one.
+        if now - self._since > self._age_s or len(self._users) >= self._most:
+            self._older, self._holders, self._users, self._since = self._holders, defaultdict(set), set(), now
         kept = _Kept(now, tuple(items), known)
         self._kept[user] = kept
+        self._kept.move_to_end(user)
+        self._users.add(user)
+        holders = self._holders
         for item in kept.items:
-            holders = self._holders.get(item)
-            if holders is None:
-                self._holders[item] = {user}
-            else:
-                holders.add(user)
-        while len(self._kept) > self._most:
-            self.forget(next(iter(self._kept)))
+            holders[item].add(user)
+        if len(self._kept) > self._most:
+            self._kept.popitem(last=False)
         self._expire(now)
 
     def forget(self, user: str) -> None:
         """Know nothing of the user's list."""
-        if (kept := self._kept.pop(user, None)) is None:
-            return
-        for item in kept.items:
-            if (holders := self._holders.get(item)) is not None:
-                holders.discard(user)
-                if not holders:
-                    del self._holders[item]
+        self._kept.pop(user, None)
 
     def holding(self, items: Iterable[str], now: float) -> dict[str, T]:
         """The users whose newest list has one of these items, with what was noted of it."""
         self._expire(now)
-        users: set[str] = set()
+        found: dict[str, T] = {}
         for item in items:
-            users |= self._holders.get(item, set())
-        return {user: self._kept[user].known for user in users}
+            for user in self._holders.get(item, _NOBODY) | self._older.get(item, _NOBODY):
+                if (kept := self._kept.get(user)) is not None and item in kept.items:
+                    found[user] = kept.known
+        return found
 
     def _expire(self, now: float) -> None:
         while self._kept:
             user, oldest = next(iter(self._kept.items()))
             if now - oldest.at <= self._age_s:
                 return
-            self.forget(user)
+            del self._kept[user]
+
+
+_NOBODY: frozenset[str] = frozenset()

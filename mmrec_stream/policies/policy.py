@@ -372,6 +372,31 @@ class Policy:
                     None if held is None else held[part],
                 )
             ]
+        lists: list[list[Choice]] = [[] for _ in range(len(viewers))]
+        if keys.size:
+            lists = self._choose_together(viewers, keys, scores, k, vectors)
+        if not self.rules.pins:
+            return lists
+        return [
+            self._pinned(
+                Viewer(viewers.surface, viewers.user_ids[user], int(viewers.events[user])),
+                keys[user],
+                chosen,
+                k,
+                frozenset() if held is None else held[user],
+            )
+            for user, chosen in enumerate(lists)
+        ]
+
+    def _choose_together(
+        self,
+        viewers: Viewers,
+        keys: NDArray[np.uint64],
+        scores: NDArray[np.float32],
+        k: int,
+        vectors: NDArray[np.float32] | None,
+    ) -> list[list[Choice]]:
+        """What `choose_all` says, without pins, of at least one candidate."""
         rules, rows = self.rules, self._columns.rows(keys)
         worth = np.where(self.passes(viewers, keys), scores, np.float32(0))
         lifted = None
@@ -394,21 +419,9 @@ class Policy:
         chosen_worth = np.take_along_axis(worth, at, axis=1).tolist()
         names = [*(boost.id for boost in self._boosts), ""]
         by = [[-1] * k] * len(viewers) if lifted is None else np.take_along_axis(lifted, at, axis=1).tolist()
-        lists = [
+        return [
             [Choice(place, score, names[number]) for place, score, number in zip(*of_one, strict=True) if place >= 0]
             for of_one in zip(places.tolist(), chosen_worth, by, strict=True)
-        ]
-        if not rules.pins:
-            return lists
-        return [
-            self._pinned(
-                Viewer(viewers.surface, viewers.user_ids[user], int(viewers.events[user])),
-                keys[user],
-                chosen,
-                k,
-                held[user] if held is not None else frozenset(),
-            )
-            for user, chosen in enumerate(lists)
         ]
 
     def _pinned(

@@ -108,6 +108,15 @@ def test_caps_hold_and_the_best_comes_first(category: int | None, brand: int | N
         assert found == IDS[:k]
 
 
+def test_where_there_is_no_candidate_there_are_pins_alone() -> None:
+    none = np.empty((2, 0), dtype=np.uint64)
+    scores = np.empty((2, 0), dtype=np.float32)
+    viewers = Viewers(["u1", "u2"], np.array([1, 2]))
+    assert policy_of(max_per_brand=1).choose_all(viewers, none, scores, 5) == [[], []]
+    pinned = policy_of(pins=[Pin(id="p", item_id="i-3")]).choose_all(viewers, none, scores, 5)
+    assert [[one.item_id for one in found] for found in pinned] == [["i-3"], ["i-3"]]
+
+
 def test_diversity_prefers_what_differs() -> None:
     vectors = np.array([[1, 0], [1, 0], [0, 1], *[[1, 0.1]] * 9], dtype=np.float32)
     assert chosen(policy_of(diversity=0.5), k=2, vectors=vectors) == ["i-0", "i-2"]

@@ -171,6 +171,28 @@ async def test_who_asks_and_never_reads_the_answers_is_cut_too(
         asker.close()
 
 
+@pytest.mark.usefixtures("topics")
+async def test_a_storm_of_readers_who_come_and_go_leaves_nothing_behind(settings: Settings) -> None:
+    publish(settings, product("a"), recommended("alice", ["a"]))
+    async with open_shop(settings, storefront_address_rate=1_000, storefront_rate=1_000) as shop:
+        asked = f"GET /v1/stream?token={token(sub='alice')}&last_event_id=%s HTTP/1.1\r\nHost: x\r\n\r\n"
+        lasts = ["l-1", "", "x" * 7_000, "%0Aevent:%20other%0A%0A", "%00", "%FF%FE", "%F0%9F%92%A9"]
+
+        async def come_and_go(number: int) -> bytes:
+            reader, writer = await asyncio.open_connection("127.0.0.1", shop.port)
+            writer.write((asked % lasts[number % len(lasts)]).encode())
+            head = await reader.readline() if number % 3 else b""
+            writer.transport.abort()
+            return head
+
+        for _ in range(3):
+            heads = await asyncio.gather(*(come_and_go(number) for number in range(60)))
+            assert {head[9:12] for head in heads} <= {b"200", b"429", b""}
+        await until("they are gone", lambda: len(shop.gateway.hub) == 0)
+        async with shop.stream(bearer("alice"), last_event_id="x" * 7_000) as reader:
+            assert (await reader.event("recommendations"))["list_id"] == "l-1"
+
+
 async def test_a_connection_beyond_the_bound_is_closed_at_once() -> None:
     async def hello(_: web.BaseRequest) -> web.Response:
         return web.Response(text="hello")

@@ -37,10 +37,12 @@ def test_it_knows_the_newest_lists_and_who_holds_what(steps: list[tuple[str, str
         assert len(recent) == len(plain)
 
 
-def test_what_is_forgotten_leaves_nothing_in_the_index() -> None:
+def test_the_index_does_not_grow_with_those_who_have_gone() -> None:
     recent: RecentLists[int] = RecentLists(MOST, AGE_S)
     for number in range(1_000):
         recent.note(f"user-{number}", [f"item-{number}", "common"], number, 0.0)
-    assert len(recent._holders) == MOST + 1
-    assert recent.holding(["common"], 2 * AGE_S) == {}
-    assert not recent._holders
+        assert recent.indexed <= 2 * MOST + 1
+    for number in range(3):
+        recent.note("somebody", ["other"], number, (number + 1) * 2 * AGE_S)
+    assert recent.holding(["common"], 6 * AGE_S) == {}
+    assert recent.indexed == 1

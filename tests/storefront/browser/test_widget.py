@@ -493,9 +493,12 @@ def test_texts_and_language_of_ones_own(gateway: Gateway, open_page: OpenPage) -
     second.get_by_role("heading", name="Teraz popularne", level=3).wait_for()
 
 
+@pytest.mark.parametrize(("language", "direction"), [("en", "ltr"), ("ar", "rtl")])
 @pytest.mark.parametrize("layout", ["row", "grid"])
-def test_twice_as_large_still_fits(gateway: Gateway, open_page: OpenPage, layout: str) -> None:
-    gateway.pages["/a"] = page(tag(layout=layout, why=""))
+def test_twice_as_large_still_fits(
+    gateway: Gateway, open_page: OpenPage, layout: str, language: str, direction: str
+) -> None:
+    gateway.pages["/a"] = page(tag(layout=layout, why=""), language=language, direction=direction)
     # What 200 % does to a window of 1280 × 800; and the same for text alone.
     tab = open_page("/a", viewport={"width": 640, "height": 400}, device_scale_factor=2)
     tab.locator(f"{CARDS} a").first.wait_for()
