@@ -3,6 +3,7 @@
 import tempfile
 import threading
 import time
+import urllib.request
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import islice
@@ -13,11 +14,12 @@ import numpy as np
 import psutil
 import typer
 from confluent_kafka import Consumer, Producer, TopicPartition
+from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks import events
 from benchmarks.events import item_id
 from benchmarks.kafka import Cluster, running_broker
-from benchmarks.processes import mmrec, running
+from benchmarks.processes import await_true, mmrec, running
 from benchmarks.release import write_synthetic_release
 from benchmarks.results import Report, Target, console
 from benchmarks.serving import announce
@@ -38,6 +40,9 @@ EVENTS = 200
 
 UPDATES = 1_000
 """Prices that change a second."""
+
+FRESH = 100
+"""Products that are new a second."""
 
 SMALL = 10_000
 """Products that the million is held against."""
@@ -162,8 +167,9 @@ def _worker(report: Report, folder: Path, count: int, seconds: float) -> None:
         with console.status(f"publishing {name}"):
             cluster.load(topics.catalogue, (_product(row, places) for row in range(count)))
         producer = Producer({"bootstrap.servers": broker.bootstrap, "linger.ms": 0, "log_level": 0})
+        env = worker_env(broker, prefix=prefix, app_id=app, data_dir=folder)
         began = time.perf_counter()
-        with running(mmrec("worker"), env=worker_env(broker, prefix=prefix, app_id=app, data_dir=folder)) as worker:
+        with running(mmrec("worker"), env=env) as worker:
             worker.logged("ready: partitions", timeout=600)
             report.add("start", name, time.perf_counter() - began, "s")
             resident = psutil.Process(worker.process.pid).memory_info().rss / 2**20
@@ -182,7 +188,46 @@ def _worker(report: Report, folder: Path, count: int, seconds: float) -> None:
                 report.add(f"event to list, p50, {case}", name, float(np.percentile(watch.waits, 50)), "ms")
                 report.add(f"event to list, p99, {case}", name, float(np.percentile(watch.waits, 99)), "ms")
             report.add("an update", name, 1e6 * (used[1] - used[0]) / (UPDATES * seconds), "µs of processor time")
+            before_new, began_new = _encoded(env), time.monotonic()
+            for number in range(int(FRESH * seconds / 2)):
+                while time.monotonic() < began_new + number / FRESH:
+                    time.sleep(0.001)
+                fresh = CatalogueItem(item_id=f"new-{number}", title=f"a lamp number {number}", category="lamps.new")
+                producer.produce(topics.catalogue, encode_item(fresh), fresh.item_id.encode())
+                producer.poll(0)
+            producer.flush()
+            await_true(
+                lambda: _encoded(env)[-1][1] - before_new[-1][1] >= int(FRESH * seconds / 2),
+                "new products to be encoded",
+                patience_s=120,
+            )
+            new = [(edge, after - before) for (edge, after), (_, before) in zip(_encoded(env), before_new, strict=True)]
+            report.add(
+                f"a new product until lists may have it, p99, {FRESH}/s",
+                name,
+                _quantile(new, 0.99),
+                "s",
+                target=Target(1.0, at_least=False),
+            )
             watch.end()
+
+
+def _encoded(env: dict[str, str]) -> list[tuple[float, float]]:
+    """How many products had their vector within each number of seconds, as the worker has counted."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{env['MMREC_WEB_PORT']}/metrics", timeout=10) as answer:
+        families = list(text_string_to_metric_families(answer.read().decode()))
+    (found,) = (family for family in families if family.name == "mmrec_encoding_seconds")
+    return [(float(s.labels["le"]), s.value) for s in found.samples if s.name.endswith("_bucket")]
+
+
+def _quantile(buckets: list[tuple[float, float]], share: float) -> float:
+    """A quantile of counts up to each edge, between the edges by a straight line, as Prometheus has it."""
+    wanted, below, low = share * buckets[-1][1], 0.0, 0.0
+    for edge, count in buckets:
+        if count >= wanted:
+            return low if edge == float("inf") else low + (edge - low) * (wanted - below) / max(count - below, 1e-9)
+        low, below = edge, count
+    return low
 
 
 def _product(row: int, partitions: int, price: float = 9.9) -> events.Message:

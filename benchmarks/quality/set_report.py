@@ -31,7 +31,7 @@ def report_of(judged: Judged, results: Mapping[str, Figures], trainings: Trainin
         "split": judged.note,
         "judged": f"{len(split.test):,} cases, all items ranked, history {'' if split.mask_history else 'not '}masked",
         "ties": "broken by a random order of the items, drawn once a run",
-        "tuned": "on validation cases alone; the test cases are looked at once, by the table",
+        "tuned": "on validation cases alone",
     }
     return Report(f"Quality on {dataset.name}", facts, blocks)
 

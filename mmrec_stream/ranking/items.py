@@ -30,8 +30,11 @@ ADDED_SHARE = 0.25
 """At most this share of an item's neighbours are added ones that nobody has been seen to choose after it. Beyond that
 the weakest of them makes room, so that a delivery of a thousand alike products leaves what behaviour has shown."""
 
-_COMPARED = 8_000_000
-"""Similarities held at a time while added items look for their neighbours: 32 MB, and twice that of indices."""
+_TOGETHER = 256
+"""Added items that look for their neighbours at once, as many as are encoded at once."""
+
+_COMPARED = 1_000_000
+"""Similarities held at a time while they do: 4 MB, which a processor's caches hold."""
 
 
 class ItemTable:
@@ -194,9 +197,8 @@ class ItemTable:
 
     def resemble(self, rows: NDArray[np.int64]) -> None:
         """Make the items that resemble those of `rows` most their neighbours, for the thread that adds."""
-        chunk = max(1, _COMPARED // max(self._count, 1))
-        for start in range(0, len(rows), chunk):
-            self._resemble(rows[start : start + chunk])
+        for start in range(0, len(rows), _TOGETHER):
+            self._resemble(rows[start : start + _TOGETHER])
         if len(rows):
             with self._placing:
                 self._note(rows)
@@ -236,11 +238,17 @@ class ItemTable:
         if keep < 1:
             return
         table, norms = self.vectors, self._norms[: self._count]
-        cosine = (table[rows] / norms[rows, None]) @ table.T
-        cosine /= norms
-        cosine[np.arange(len(rows)), rows] = -np.inf
-        nearest = _largest(cosine, keep)
-        closeness = np.take_along_axis(cosine, nearest, axis=1)
+        own = table[rows] / norms[rows, None]
+        nearest = np.full((len(rows), keep), -1, dtype=np.int64)
+        closeness = np.full((len(rows), keep), -np.inf, dtype=np.float32)
+        # Block by block: the table is read once for all rows, and what is held stays small.
+        block = max(1, _COMPARED // len(rows))
+        for start in range(0, len(table), block):
+            cosine = own @ table[start : start + block].T
+            cosine /= norms[start : start + block]
+            here = np.flatnonzero((rows >= start) & (rows < start + block))
+            cosine[here, rows[here] - start] = -np.inf
+            _keep_largest(cosine, start, closeness, nearest)
         weights = np.exp((closeness - closeness.max(axis=1, keepdims=True)) / CONTENT_TEMPERATURE)
         self._neighbours[rows, :keep] = nearest
         self._neighbour_weights[rows, :keep] = weights / weights.sum(axis=1, keepdims=True)
@@ -283,23 +291,19 @@ def _norms(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 @njit(cache=True, nogil=True)
-def _largest(values, keep):  # type: ignore[no-untyped-def]
-    """The columns of each row's largest values, largest first, (rows, keep)."""
-    found = np.empty((values.shape[0], keep), dtype=np.int64)
-    best = np.empty(keep, dtype=values.dtype)
+def _keep_largest(values, first, best, found):  # type: ignore[no-untyped-def]
+    """Bring the largest values of each row, largest first, up to date with more columns, numbered from `first`."""
+    keep = best.shape[1]
     for row in range(values.shape[0]):
-        filled = 0
         for column in range(values.shape[1]):
             value = values[row, column]
-            if filled == keep and value <= best[keep - 1]:
+            if value <= best[row, keep - 1]:
                 continue
-            place = min(filled, keep - 1)
-            while place > 0 and best[place - 1] < value:
-                best[place], found[row, place] = best[place - 1], found[row, place - 1]
+            place = keep - 1
+            while place > 0 and best[row, place - 1] < value:
+                best[row, place], found[row, place] = best[row, place - 1], found[row, place - 1]
                 place -= 1
-            best[place], found[row, place] = value, column
-            filled = min(filled + 1, keep)
-    return found
+            best[row, place], found[row, place] = value, first + column
 
 
 def _reserved(array: NDArray[T], capacity: int, fill: object) -> NDArray[T]:

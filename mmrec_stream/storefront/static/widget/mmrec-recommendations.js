@@ -34,7 +34,7 @@
   const ANNOUNCE_MS = 20_000; // No talk at every click.
   const MOVE_MS = 350;
   const LINGER_MS = 3_000; // A page built anew asks again.
-  const BATCH = 50; // 15 kB; 64 kB may be on their way with keepalive.
+  const BATCH = 50; // 15 kB; keepalive allows 64 kB.
   const QUEUE = 500;
 
   const delay = (ms, signal) =>
@@ -160,7 +160,8 @@
         try {
           const body = JSON.stringify({ events: batch });
           const headers = { "Content-Type": "application/json" };
-          await this.source.call("v1/events", {}, { method: "POST", keepalive: true, body, headers });
+          // `leave` repeats what is under way.
+          await this.source.call("v1/events", {}, { method: "POST", keepalive: document.hidden, body, headers });
           this.failures = 0;
         } catch (error) {
           const refused = [400, 403, 413].includes(error.status);
@@ -713,7 +714,8 @@
       else if (focused) cards[Math.min(place, cards.length - 1)]?.querySelector("a")?.focus({ preventScroll: true });
       cards.forEach((card) => this.#observer.observe(card));
       this.restartImpressions();
-      if (moves) for (const card of cards) this.#glide(card, before.get(card));
+      const after = moves ? cards.map((card) => [card, card.getBoundingClientRect()]) : [];
+      for (const [card, to] of after) this.#glide(card, before.get(card), to);
       this.#turns();
     }
 
@@ -722,7 +724,7 @@
       const focused = this.#root.activeElement;
       if (wanted.every((card, index) => card === list.children[index]) && wanted.length === list.children.length) return;
       for (const card of [...list.children]) if (!wanted.includes(card)) card.remove();
-      // Each is put in anew: what is pushed counts as a layout shift. `moveBefore` keeps the focus.
+      // Each is put in anew: pushing is a layout shift. `moveBefore` keeps the focus.
       for (const card of wanted) {
         if (list.moveBefore && card.parentNode === list) list.moveBefore(card, null);
         else list.append(card);
@@ -737,8 +739,7 @@
       if (over) this.#cards.scrollBy({ left: over });
     }
 
-    #glide(card, from) {
-      const to = card.getBoundingClientRect();
+    #glide(card, from, to) {
       const way = from && `${from.left - to.left}px ${from.top - to.top}px`;
       card.animate(from ? { translate: [way, "0 0"] } : { opacity: [0, 1] }, { duration: MOVE_MS, easing: "ease-out" });
     }
