@@ -16,7 +16,15 @@ from pathlib import Path
 import msgspec
 
 from mmrec_stream.errors import NotNowError, UserError
-from mmrec_stream.releases.folder import FILES, MANIFEST, MAX_FILE_BYTES, SIGNATURE, Expected, signer_of, verify_release
+from mmrec_stream.releases.folder import (
+    MANIFEST,
+    MAX_FILE_BYTES,
+    SIGNATURE,
+    Expected,
+    signer_of,
+    unexpected,
+    verify_release,
+)
 from mmrec_stream.releases.manifest import FileEntry, decode_manifest
 from mmrec_stream.releases.objects import Bucket
 from mmrec_stream.releases.signing import PublicKeys
@@ -183,7 +191,7 @@ def _entries(bucket: Bucket, sha256: str, content: bytes) -> dict[str, FileEntry
         entries = decode_manifest(content).files
     except msgspec.DecodeError as error:
         raise UserError(f"{place} cannot be read as a manifest: {error}") from None
-    if different := set(entries) ^ set(FILES):
+    if different := unexpected(entries):
         raise UserError(f"{place} lacks or adds {', '.join(sorted(different))}")
     for name, entry in entries.items():
         if entry.size > MAX_FILE_BYTES:
