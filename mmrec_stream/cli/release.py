@@ -163,7 +163,7 @@ def diff(
     for name in mine | theirs:
         if mine.get(name) != theirs.get(name):
             typer.echo(f"{name:<16} {printable(mine.get(name, 'none'))} → {printable(theirs.get(name, 'none'))}")
-    same = [name for name, entry in one.manifest.files.items() if other.manifest.files[name] == entry]
+    same = [name for name, entry in one.manifest.files.items() if other.manifest.files.get(name) == entry]
     typer.echo(f"{'same files':<16} {', '.join(same) or 'none'}")
     before, after = set(one.item_ids), set(other.item_ids)
     more, gone, both = len(after - before), len(before - after), len(before & after)
@@ -186,6 +186,8 @@ def _folder(settings: "Settings", release: str) -> Path:
 
 
 def _facts(manifest: "Manifest") -> dict[str, str]:
+    from mmrec_stream.releases.folder import TABLES
+
     size, data = manifest.dimensions, manifest.data
     return {
         "version": manifest.version,
@@ -193,6 +195,7 @@ def _facts(manifest: "Manifest") -> dict[str, str]:
         "format": f"{manifest.format}, opset {manifest.opset}, {manifest.compression}",
         "size": f"{size.items} products, vectors of {size.vector}, {size.neighbours} neighbours, "
         f"histories of {size.history}",
+        "tables": ", ".join(name.removesuffix(".npy") for name in TABLES if name in manifest.files) or "none",
         "encoders": ", ".join(f"{name}: {encoder}" for name, encoder in manifest.encoders.items()),
         "users": manifest.user_encoder,
         "fusion": manifest.fusion,

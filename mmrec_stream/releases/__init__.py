@@ -1,6 +1,13 @@
 """Model releases: what one says of itself, how it is written, verified, loaded and kept."""
 
-from mmrec_stream.releases.folder import Release, announcement, load_release, verify_release, write_release
+from mmrec_stream.releases.folder import (
+    Release,
+    announcement,
+    load_release,
+    release_files,
+    verify_release,
+    write_release,
+)
 from mmrec_stream.releases.manifest import Manifest
 from mmrec_stream.releases.store import list_releases, new_version, newest_release, prune_releases
 
@@ -13,6 +20,7 @@ __all__ = [
     "new_version",
     "newest_release",
     "prune_releases",
+    "release_files",
     "verify_release",
     "write_release",
 ]

@@ -4,14 +4,14 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from mmrec_stream.contracts.releases import ReleaseAnnouncement
 from mmrec_stream.errors import UserError
@@ -30,9 +30,18 @@ NEIGHBOURS = "neighbours.npy"
 NEIGHBOUR_WEIGHTS = "neighbour_weights.npy"
 VOCABULARIES = "vocabularies.json"
 GOLDEN = "golden.npz"
+SIMILAR = "similar.npy"
+COMPLEMENTARY = "complementary.npy"
 
 FILES = (ITEM_ENCODER, USER_ENCODER, RANKER, ITEM_VECTORS, ITEMS, NEIGHBOURS, NEIGHBOUR_WEIGHTS, VOCABULARIES, GOLDEN)
 """What a release consists of, beside its manifest."""
+
+TABLES = (SIMILAR, COMPLEMENTARY)
+"""What it may have besides: which items go with each. A release of a version that made none serves all the same."""
+
+ASSOCIATION = np.dtype([("item", "<i4"), ("weight", "<f4"), ("count", "<i4")])
+"""One place in a row of `TABLES`: the item's row, −1 where there is none; its share of the row; and how often the two
+were seen together, 0 where content alone says it."""
 
 GRAPHS = (RANKER, USER_ENCODER, ITEM_ENCODER)
 """The models among them."""
@@ -64,6 +73,10 @@ class Release:
     golden: dict[str, NDArray[np.generic]]
     """Inputs and outputs of its graphs, by `graph/in/name` and `graph/out/name`; the lists of each half of the mix
     alone, by `ranker/user/name` (α = 1) and `ranker/item/name` (α = 0)."""
+    similar: NDArray[np.void] | None = None
+    """What is like each item, `ASSOCIATION` by weight, (items, any number); None where there is no such table."""
+    complementary: NDArray[np.void] | None = None
+    """What completes each item; as `similar`."""
 
     def golden_of(self, graph: str, side: Literal["in", "out"] | Half) -> dict[str, NDArray[np.generic]]:
         """Golden inputs or outputs of a graph (one of `GRAPHS`), by the names of its tensors.
@@ -79,7 +92,7 @@ def write_release(folder: Path, files: Mapping[str, bytes], manifest: Manifest) 
 
     Args:
         folder: Where the release is to lie; its parent is created.
-        files: Content by file name: all of `FILES`.
+        files: Content by file name: all of `FILES`, and `TABLES` where there are.
         manifest: What it says of itself; its `files` are filled in here.
 
     Returns:
@@ -88,7 +101,7 @@ def write_release(folder: Path, files: Mapping[str, bytes], manifest: Manifest) 
     Raises:
         UserError: The folder exists, or a file is missing or unknown.
     """
-    if unexpected := set(files) ^ set(FILES):
+    if unexpected := _unexpected(files):
         raise UserError(
             f"a release consists of {', '.join(FILES)}; missing or unknown: {', '.join(sorted(unexpected))}"
         )
@@ -141,7 +154,7 @@ def verify_release(path: Path, manifest_sha256: str | None = None) -> Manifest:
         manifest = decode_manifest(content)
     except msgspec.DecodeError as error:
         raise UserError(f"release {path}: {MANIFEST} cannot be read: {error}") from None
-    if different := set(manifest.files) ^ set(FILES):
+    if different := _unexpected(manifest.files):
         raise UserError(f"release {path}: {MANIFEST} lacks or adds {', '.join(sorted(different))}")
     for entry in sorted(path.iterdir()):
         if entry.name != MANIFEST and entry.name not in manifest.files:
@@ -165,6 +178,9 @@ def load_release(path: Path, manifest_sha256: str | None = None) -> Release:
             np.load(path / name, mmap_mode="r", allow_pickle=False)
             for name in (ITEM_VECTORS, NEIGHBOURS, NEIGHBOUR_WEIGHTS)
         )
+        tables = {
+            name: np.load(path / name, mmap_mode="r", allow_pickle=False) for name in TABLES if name in manifest.files
+        }
         with np.load(path / GOLDEN, allow_pickle=False) as archive:
             golden = {name: archive[name] for name in archive.files}
     except (ValueError, OSError, KeyError, msgspec.DecodeError) as error:
@@ -177,7 +193,31 @@ def load_release(path: Path, manifest_sha256: str | None = None) -> Release:
         raise UserError(f"release {path}: {ITEMS} does not have {size.items} different ids")
     if size.items and (neighbours.min() < -1 or neighbours.max() >= size.items):
         raise UserError(f"release {path}: {NEIGHBOURS} points outside the {size.items} items")
-    return Release(path, manifest, item_ids, vectors, neighbours, weights, vocabularies, golden)
+    for name, table in tables.items():
+        _check_array(path, name, table, ASSOCIATION, (size.items, *table.shape[1:2]))
+        if table.size and (table["item"].min() < -1 or table["item"].max() >= size.items):
+            raise UserError(f"release {path}: {name} points outside the {size.items} items")
+    return Release(
+        path,
+        manifest,
+        item_ids,
+        vectors,
+        neighbours,
+        weights,
+        vocabularies,
+        golden,
+        tables.get(SIMILAR),
+        tables.get(COMPLEMENTARY),
+    )
+
+
+def release_files(path: Path) -> dict[str, bytes]:
+    """The content of a release's files by name, as `write_release` takes them; its manifest is not among them.
+
+    Raises:
+        UserError: As `verify_release`.
+    """
+    return {name: (path / name).read_bytes() for name in verify_release(path).files}
 
 
 def announcement(path: Path) -> ReleaseAnnouncement:
@@ -194,6 +234,11 @@ def announcement(path: Path) -> ReleaseAnnouncement:
         created=manifest.created,
         metrics=manifest.metrics,
     )
+
+
+def _unexpected(names: Iterable[str]) -> set[str]:
+    """What of a release is missing, or does not belong to one."""
+    return (set(FILES) - set(names)) | (set(names) - set(FILES) - set(TABLES))
 
 
 class _Versioned(msgspec.Struct):
@@ -227,7 +272,7 @@ def _verify_file(path: Path, name: str, expected: FileEntry) -> None:
         raise UserError(f"release {path}: {name} was changed (sha256 differs); copy the release again")
 
 
-def _check_array(path: Path, name: str, array: NDArray[np.generic], dtype: type, shape: tuple[int, int]) -> None:
+def _check_array(path: Path, name: str, array: NDArray[np.generic], dtype: DTypeLike, shape: tuple[int, ...]) -> None:
     if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
         raise UserError(f"release {path}: {name} is {array.dtype} {array.shape}, not {np.dtype(dtype)} {shape} by rows")
 

@@ -26,7 +26,7 @@ from mmrec_stream.operations.rollouts import announce_release
 from mmrec_stream.ranking.scorer import Scorer
 from mmrec_stream.ranking.types import blank_features
 from mmrec_stream.releases import list_releases, load_release, verify_release
-from mmrec_stream.releases.folder import FILES, GRAPHS
+from mmrec_stream.releases.folder import FILES, GRAPHS, TABLES
 from mmrec_stream.settings import Settings
 from mmrec_stream.simulator import Shoppers, make_shop
 from mmrec_stream.topics import Topics
@@ -82,7 +82,7 @@ def test_the_graphs_tell_nothing_of_where_they_were_made() -> None:
 
 def test_the_same_model_gives_the_same_files(tmp_path: Path) -> None:
     again = build_release(tiny_model(), tmp_path, NOW, "tiny-1")
-    for name in FILES:
+    for name in (*FILES, *TABLES):
         assert (again / name).read_bytes() == (tiny_release() / name).read_bytes(), name
 
 

@@ -34,7 +34,7 @@
   const ANNOUNCE_MS = 20_000; // No talk at every click.
   const MOVE_MS = 350;
   const LINGER_MS = 3_000; // A page built anew asks again.
-  const BATCH = 50; // 15 kB; 64 kB may be on their way with keepalive.
+  const BATCH = 50; // 15 kB; keepalive allows 64 kB.
   const QUEUE = 500;
 
   const delay = (ms, signal) =>
@@ -160,7 +160,8 @@
         try {
           const body = JSON.stringify({ events: batch });
           const headers = { "Content-Type": "application/json" };
-          await this.source.call("v1/events", {}, { method: "POST", keepalive: true, body, headers });
+          // `leave` repeats what is under way.
+          await this.source.call("v1/events", {}, { method: "POST", keepalive: document.hidden, body, headers });
           this.failures = 0;
         } catch (error) {
           const refused = [400, 403, 413].includes(error.status);
@@ -419,7 +420,7 @@
 
   class Recommendations extends HTMLElement {
     static observedAttributes = [
-      "gateway", "surface", "item", "kind", "count", "user", "session", "token", "personalised", "why",
+      "gateway", "surface", "item", "items", "kind", "count", "user", "session", "token", "personalised", "why",
       "layout", "lang", "dir", "heading", "heading-level", "url",
     ];
 
@@ -571,7 +572,7 @@
       const k = this.#count;
       const request = item
         ? { path: `v1/items/${encodeURIComponent(item)}/related`, parameters: { kind: this.#kind, k, why }, live: false }
-        : { path: "v1/recommendations", parameters: { surface: this.#surface, k, why }, live: !source.anonymous };
+        : { path: "v1/recommendations", parameters: { surface: this.#surface, items: this.getAttribute("items"), k, why }, live: !source.anonymous };
       const who = await source.who();
       const key = JSON.stringify([who, request]);
       this.#failures = 0;
@@ -609,7 +610,7 @@
       const name = this.getAttribute("item") ? this.#kind : this.#surface;
       const personal = !this.#list || this.#list.personalised || this.getAttribute("item");
       this.#heading.textContent =
-        this.getAttribute("heading") || (personal && this.getAttribute("personalised") !== "false" ? this.#say(name) || this.#say("home") : this.#say("popular"));
+        this.getAttribute("heading") || this.#say(this.#list?.strategy) || (personal && this.getAttribute("personalised") !== "false" ? this.#say(name) || this.#say("home") : this.#say("popular"));
       this.#heading.ariaLevel = this.getAttribute("heading-level") || "2";
       this.#previous.ariaLabel = this.#say("previous");
       this.#next.ariaLabel = this.#say("next");
@@ -713,7 +714,8 @@
       else if (focused) cards[Math.min(place, cards.length - 1)]?.querySelector("a")?.focus({ preventScroll: true });
       cards.forEach((card) => this.#observer.observe(card));
       this.restartImpressions();
-      if (moves) for (const card of cards) this.#glide(card, before.get(card));
+      const after = moves ? cards.map((card) => [card, card.getBoundingClientRect()]) : [];
+      for (const [card, to] of after) this.#glide(card, before.get(card), to);
       this.#turns();
     }
 
@@ -722,7 +724,7 @@
       const focused = this.#root.activeElement;
       if (wanted.every((card, index) => card === list.children[index]) && wanted.length === list.children.length) return;
       for (const card of [...list.children]) if (!wanted.includes(card)) card.remove();
-      // Each is put in anew: what is pushed counts as a layout shift. `moveBefore` keeps the focus.
+      // Each is put in anew: pushing is a layout shift. `moveBefore` keeps the focus.
       for (const card of wanted) {
         if (list.moveBefore && card.parentNode === list) list.moveBefore(card, null);
         else list.append(card);
@@ -737,8 +739,7 @@
       if (over) this.#cards.scrollBy({ left: over });
     }
 
-    #glide(card, from) {
-      const to = card.getBoundingClientRect();
+    #glide(card, from, to) {
       const way = from && `${from.left - to.left}px ${from.top - to.top}px`;
       card.animate(from ? { translate: [way, "0 0"] } : { opacity: [0, 1] }, { duration: MOVE_MS, easing: "ease-out" });
     }
