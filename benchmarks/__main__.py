@@ -11,7 +11,7 @@ from mmrec_stream.errors import UserError
 
 CASES = (
     *("stream", "scaling", "latency", "scoring", "restore", "catchup", "rebalance", "outage", "storm", "memory"),
-    *("profile", "quality", "storefront", "truth", "presets", "catalogue", "rules", "swap"),
+    *("profile", "quality", "associations", "storefront", "truth", "presets", "catalogue", "rules", "swap"),
 )
 """Each is a module `benchmarks.<case>` with a typer function `command`."""
 

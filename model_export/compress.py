@@ -31,7 +31,7 @@ from mmrec_stream.evaluation.metrics import Lists
 from mmrec_stream.evaluation.serving import serve
 from mmrec_stream.ranking.scorer import TABLE_INPUTS, Scorer
 from mmrec_stream.ranking.types import blank_features
-from mmrec_stream.releases import folder, verify_release, write_release
+from mmrec_stream.releases import folder, release_files, verify_release, write_release
 from mmrec_stream.releases.manifest import Compression
 from model_export.export import Arrays, quiet, serialize
 from model_export.gate import PLACES
@@ -110,7 +110,7 @@ def compress_and_measure(
         candidate = compress_release(path, compression, Path(scratch))
         found = measured(candidate)
         manifest = verify_release(candidate)
-        files = {name: (candidate / name).read_bytes() for name in folder.FILES}
+        files = release_files(candidate)
     told = msgspec.structs.replace(manifest, metrics=manifest.metrics | found.metrics(full))
     write_release(store / manifest.version, files, told)
     return store / manifest.version, found
@@ -133,7 +133,7 @@ def compress_release(path: Path, compression: Compression, store: Path) -> Path:
     manifest = verify_release(path)
     if compression == "fp32" or manifest.compression != "fp32":
         raise UserError(f"{path} is {manifest.compression}; give a release of fp32, and fp16 or int8 as the goal")
-    files = {name: (path / name).read_bytes() for name in folder.FILES}
+    files = release_files(path)
     change = halved if compression == "fp16" else quantised
     graphs = {name: change(onnx.load_from_string(files[name])) for name in folder.GRAPHS}
     files |= {name: serialize(graph) for name, graph in graphs.items()}

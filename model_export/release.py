@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from mmrec_stream.data.item_item import description_terms
 from mmrec_stream.data.splits import next_clicks
 from mmrec_stream.ranking.scorer import HALVES, alphas_of
 from mmrec_stream.ranking.users import Users
@@ -19,6 +20,7 @@ from mmrec_stream.releases.store import new_version
 from model_export.export import OPSET, Arrays, export_item_encoder, export_ranker, serialize, session_of, signature
 from model_export.hybrid import TrainedModel, case_features, request_batches
 from model_export.items import ContentEncoder
+from model_export.related import Likeness, complementary_table, similar_table
 
 GOLDEN_USERS = 4
 GOLDEN_PLACES = 100
@@ -82,6 +84,7 @@ def build_release(model: TrainedModel, store: Path, created_ms: int, version: st
         folder.ITEM_VECTORS: model.vectors,
         folder.NEIGHBOURS: model.neighbours,
         folder.NEIGHBOUR_WEIGHTS: model.released_weights,
+        **related_tables(model),
     }
     files = {name: serialize(graph) for name, graph in graphs.items()}
     files |= {name: npy_bytes(array) for name, array in arrays.items()}
@@ -91,6 +94,19 @@ def build_release(model: TrainedModel, store: Path, created_ms: int, version: st
     path = store / version
     write_release(path, files, manifest)
     return path
+
+
+def related_tables(model: TrainedModel) -> dict[str, NDArray[np.void]]:
+    """What goes with each item, by file name; of all events, as nothing is tuned by it."""
+    log, catalogue = model.dataset.interactions, model.inputs.catalogue
+    likeness: list[Likeness] = [model.vectors, *model.inputs.content.features.values()]
+    described = description_terms(catalogue)
+    if described.nnz:
+        likeness.append(described)
+    return {
+        folder.SIMILAR: similar_table(log, likeness),
+        folder.COMPLEMENTARY: complementary_table(log, [item.category for item in catalogue], model.vectors),
+    }
 
 
 def golden(model: TrainedModel, files: Mapping[str, bytes]) -> Arrays:

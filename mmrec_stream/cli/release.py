@@ -74,10 +74,54 @@ def verify(release: Which) -> None:
     Example: `mmrec release verify var/releases/20261124T064500Z-3f2a`
     """
     from mmrec_stream.ranking.inspection import inspect_release
+    from mmrec_stream.releases.signing import trusted_keys
 
     settings = load_settings()
-    for line in inspect_release(_folder(settings, release), settings.provider, settings.scoring_threads):
+    folder, keys = _folder(settings, release), trusted_keys(settings)
+    for line in inspect_release(folder, settings.provider, settings.scoring_threads, keys):
         typer.echo(line)
+
+
+@app.command()
+def sign(release: Which) -> None:
+    """Sign a release with the private key in MMREC_RELEASE_SIGNING_KEY (PEM, or the path of its file).
+
+    Workers that have the public key in MMREC_RELEASE_KEYS load nothing that is not signed. What is signed is the
+    manifest, which names every file by its hash. `mmrec train` signs by itself where the key is set.
+
+    Example: `MMREC_RELEASE_SIGNING_KEY=/run/secrets/release.pem mmrec release sign 20261124T064500Z-3f2a`
+    """
+    from mmrec_stream.releases import sign_release
+    from mmrec_stream.releases.signing import signing_key
+
+    settings = load_settings()
+    key = signing_key(settings)
+    if key is None:
+        raise UserError("MMREC_RELEASE_SIGNING_KEY is not set; `mmrec release new-key FILE` makes a key")
+    folder = _folder(settings, release)
+    typer.echo(f"{folder.name}: signed with key {sign_release(folder, key)}")
+
+
+@app.command("new-key")
+def new_key(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where the private key goes; it must not exist.")],
+) -> None:
+    """Make a pair of keys: the private one into FILE, for its owner alone, the public one to standard output.
+
+    Example: `mmrec release new-key release.pem > release.pub`, then MMREC_RELEASE_KEYS=release.pub for the workers
+    """
+    import os
+
+    from mmrec_stream.releases.signing import new_key as new_pair
+
+    private, public = new_pair()
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}") from None
+    with os.fdopen(descriptor, "w") as stream:
+        stream.write(private)
+    typer.echo(public, nl=False)
 
 
 @app.command()
@@ -101,10 +145,11 @@ def announce(
     """
     from mmrec_stream.operations.rollouts import announce_release, read_state
     from mmrec_stream.ranking.inspection import inspect_release
+    from mmrec_stream.releases.signing import trusted_keys
 
     settings = load_settings(bootstrap=bootstrap)
     folder = _folder(settings, release)
-    inspect_release(folder, settings.provider, settings.scoring_threads)
+    inspect_release(folder, settings.provider, settings.scoring_threads, trusted_keys(settings))
     first = read_state(settings).live is None
     version = announce_release(settings, folder, stage=stage, share=share, shadow_s=shadow_s, canary_s=canary_s)
     at_once = first and stage != "live"
@@ -163,7 +208,7 @@ def diff(
     for name in mine | theirs:
         if mine.get(name) != theirs.get(name):
             typer.echo(f"{name:<16} {printable(mine.get(name, 'none'))} → {printable(theirs.get(name, 'none'))}")
-    same = [name for name, entry in one.manifest.files.items() if other.manifest.files[name] == entry]
+    same = [name for name, entry in one.manifest.files.items() if other.manifest.files.get(name) == entry]
     typer.echo(f"{'same files':<16} {', '.join(same) or 'none'}")
     before, after = set(one.item_ids), set(other.item_ids)
     more, gone, both = len(after - before), len(before - after), len(before & after)
@@ -186,6 +231,8 @@ def _folder(settings: "Settings", release: str) -> Path:
 
 
 def _facts(manifest: "Manifest") -> dict[str, str]:
+    from mmrec_stream.releases.folder import TABLES
+
     size, data = manifest.dimensions, manifest.data
     return {
         "version": manifest.version,
@@ -193,6 +240,7 @@ def _facts(manifest: "Manifest") -> dict[str, str]:
         "format": f"{manifest.format}, opset {manifest.opset}, {manifest.compression}",
         "size": f"{size.items} products, vectors of {size.vector}, {size.neighbours} neighbours, "
         f"histories of {size.history}",
+        "tables": ", ".join(name.removesuffix(".npy") for name in TABLES if name in manifest.files) or "none",
         "encoders": ", ".join(f"{name}: {encoder}" for name, encoder in manifest.encoders.items()),
         "users": manifest.user_encoder,
         "fusion": manifest.fusion,

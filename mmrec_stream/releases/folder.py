@@ -4,23 +4,28 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from numpy.typing import DTypeLike, NDArray
 
 from mmrec_stream.contracts.releases import ReleaseAnnouncement
 from mmrec_stream.errors import UserError
 from mmrec_stream.releases.manifest import FORMAT, FileEntry, Manifest, decode_manifest, encode_manifest
+from mmrec_stream.releases.signing import MAX_SIGNATURE_BYTES, PublicKeys, key_name, signature_of
 
 Half = Literal["user", "item"]
 """Of the mix: p_user or p_item."""
 
 MANIFEST = "manifest.json"
+SIGNATURE = "manifest.sig"
+"""Of the manifest; a release may be without."""
+
 ITEM_ENCODER = "item_encoder.onnx"
 RANKER = "ranker.onnx"
 USER_ENCODER = "user_encoder.onnx"
@@ -30,9 +35,18 @@ NEIGHBOURS = "neighbours.npy"
 NEIGHBOUR_WEIGHTS = "neighbour_weights.npy"
 VOCABULARIES = "vocabularies.json"
 GOLDEN = "golden.npz"
+SIMILAR = "similar.npy"
+COMPLEMENTARY = "complementary.npy"
 
 FILES = (ITEM_ENCODER, USER_ENCODER, RANKER, ITEM_VECTORS, ITEMS, NEIGHBOURS, NEIGHBOUR_WEIGHTS, VOCABULARIES, GOLDEN)
 """What a release consists of, beside its manifest."""
+
+TABLES = (SIMILAR, COMPLEMENTARY)
+"""What it may have besides: which items go with each. A release of a version that made none serves all the same."""
+
+ASSOCIATION = np.dtype([("item", "<i4"), ("weight", "<f4"), ("count", "<i4")])
+"""One place in a row of `TABLES`: the item's row, −1 where there is none; its share of the row; and how often the two
+were seen together, 0 where content alone says it."""
 
 GRAPHS = (RANKER, USER_ENCODER, ITEM_ENCODER)
 """The models among them."""
@@ -45,6 +59,26 @@ MAX_FILE_BYTES = 32 << 30
 
 _CHUNK = 1 << 20
 """Bytes hashed at a time: 1 MiB keeps sha256 at full speed and memory flat."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a release has to be, beside whole."""
+
+    version: str | None = None
+    """The version that was announced; None where nobody said."""
+    manifest_sha256: str | None = None
+    """What the manifest's own hash was announced as."""
+    keys: PublicKeys | None = None
+    """One of which must have signed it; None takes unsigned ones."""
+
+    @classmethod
+    def of(cls, told: ReleaseAnnouncement, keys: PublicKeys | None) -> "Expected":
+        """What an announced release has to be."""
+        return cls(told.version, told.manifest_sha256, keys)
+
+
+ANY = Expected()
 
 
 @dataclass(frozen=True)
@@ -64,6 +98,10 @@ class Release:
     golden: dict[str, NDArray[np.generic]]
     """Inputs and outputs of its graphs, by `graph/in/name` and `graph/out/name`; the lists of each half of the mix
     alone, by `ranker/user/name` (α = 1) and `ranker/item/name` (α = 0)."""
+    similar: NDArray[np.void] | None = None
+    """What is like each item, `ASSOCIATION` by weight, (items, any number); None where there is no such table."""
+    complementary: NDArray[np.void] | None = None
+    """What completes each item; as `similar`."""
 
     def golden_of(self, graph: str, side: Literal["in", "out"] | Half) -> dict[str, NDArray[np.generic]]:
         """Golden inputs or outputs of a graph (one of `GRAPHS`), by the names of its tensors.
@@ -79,7 +117,7 @@ def write_release(folder: Path, files: Mapping[str, bytes], manifest: Manifest) 
 
     Args:
         folder: Where the release is to lie; its parent is created.
-        files: Content by file name: all of `FILES`.
+        files: Content by file name: all of `FILES`, and `TABLES` where there are.
         manifest: What it says of itself; its `files` are filled in here.
 
     Returns:
@@ -88,10 +126,8 @@ def write_release(folder: Path, files: Mapping[str, bytes], manifest: Manifest) 
     Raises:
         UserError: The folder exists, or a file is missing or unknown.
     """
-    if unexpected := set(files) ^ set(FILES):
-        raise UserError(
-            f"a release consists of {', '.join(FILES)}; missing or unknown: {', '.join(sorted(unexpected))}"
-        )
+    if different := unexpected(files):
+        raise UserError(f"a release consists of {', '.join(FILES)}; missing or unknown: {', '.join(sorted(different))}")
     if folder.exists():
         raise UserError(f"{folder} exists; a release is never overwritten, choose another version")
     entries = {
@@ -116,12 +152,12 @@ def write_release(folder: Path, files: Mapping[str, bytes], manifest: Manifest) 
     return complete
 
 
-def verify_release(path: Path, manifest_sha256: str | None = None) -> Manifest:
-    """Check a release whole: manifest, format, every file's size and sha256, nothing besides.
+def verify_release(path: Path, expected: Expected = ANY) -> Manifest:
+    """Check a release whole: manifest, signature, format, every file's size and sha256, nothing besides.
 
     Args:
         path: The release's folder.
-        manifest_sha256: What the manifest's own hash must be (as announced), or None where nobody said.
+        expected: What it has to be beside that.
 
     Raises:
         UserError: Something is wrong; names the file and what to do.
@@ -129,8 +165,10 @@ def verify_release(path: Path, manifest_sha256: str | None = None) -> Manifest:
     if not path.is_dir():
         raise UserError(f"release {path}: no such folder; check MMREC_DATA_DIR, or write one with `mmrec train`")
     content = _manifest_bytes(path)
-    if manifest_sha256 is not None and hashlib.sha256(content).hexdigest() != manifest_sha256:
+    if expected.manifest_sha256 not in (None, hashlib.sha256(content).hexdigest()):
         raise UserError(f"release {path}: {MANIFEST} is not the one that was announced; copy the release again")
+    if expected.keys is not None:
+        signer_of(path, content, expected.keys)
     try:
         version = msgspec.json.decode(content, type=_Versioned).format
         if version != FORMAT:
@@ -141,23 +179,63 @@ def verify_release(path: Path, manifest_sha256: str | None = None) -> Manifest:
         manifest = decode_manifest(content)
     except msgspec.DecodeError as error:
         raise UserError(f"release {path}: {MANIFEST} cannot be read: {error}") from None
-    if different := set(manifest.files) ^ set(FILES):
+    if expected.version not in (None, manifest.version):
+        raise UserError(f"release {path}: it was announced as {expected.version}, and is {manifest.version}")
+    if different := unexpected(manifest.files):
         raise UserError(f"release {path}: {MANIFEST} lacks or adds {', '.join(sorted(different))}")
-    for entry in sorted(path.iterdir()):
-        if entry.name != MANIFEST and entry.name not in manifest.files:
-            raise UserError(f"release {path}: {entry.name} does not belong to it; remove it, or export again")
-    for name, expected in manifest.files.items():
-        _verify_file(path, name, expected)
+    for file in sorted(path.iterdir()):
+        if file.name not in (MANIFEST, SIGNATURE) and file.name not in manifest.files:
+            raise UserError(f"release {path}: {file.name} does not belong to it; remove it, or export again")
+    for name, entry in manifest.files.items():
+        _verify_file(path, name, entry)
     return manifest
 
 
-def load_release(path: Path, manifest_sha256: str | None = None) -> Release:
+def sign_release(path: Path, key: Ed25519PrivateKey) -> str:
+    """Sign a release that verifies; an earlier signature is replaced. Returns the name of the key.
+
+    Raises:
+        UserError: As `verify_release`.
+    """
+    verify_release(path)
+    content = signature_of(_manifest_bytes(path), key)
+    with tempfile.NamedTemporaryFile(prefix=f".{path.name}.", dir=path.parent, delete=False) as beside:
+        beside.write(content)
+        beside.flush()
+        os.fsync(beside.fileno())
+    file = Path(beside.name)
+    file.chmod(0o644)
+    file.rename(path / SIGNATURE)
+    _sync_folder(path)
+    return key_name(key.public_key())
+
+
+def signer_of(path: Path, content: bytes, keys: PublicKeys) -> str:
+    """Name of the trusted key that has signed the manifest with these bytes.
+
+    Raises:
+        UserError: None has.
+    """
+    file = path / SIGNATURE
+    if not file.is_symlink() and not file.exists():
+        raise UserError(
+            f"release {path}: it is not signed, and MMREC_RELEASE_KEYS asks for it; `mmrec release sign` signs one"
+        )
+    if file.is_symlink() or not file.is_file() or file.stat().st_size > MAX_SIGNATURE_BYTES:
+        raise UserError(f"release {path}: {SIGNATURE} is no signature; sign it again with `mmrec release sign`")
+    try:
+        return keys.signer(content, file.read_bytes())
+    except UserError as error:
+        raise UserError(f"release {path}: {error}") from None
+
+
+def load_release(path: Path, expected: Expected = ANY) -> Release:
     """Verify a release and map its arrays.
 
     Raises:
         UserError: As `verify_release`, or the files do not fit each other.
     """
-    manifest = verify_release(path, manifest_sha256)
+    manifest = verify_release(path, expected)
     try:
         item_ids = msgspec.json.decode((path / ITEMS).read_bytes(), type=list[str])
         vocabularies = msgspec.json.decode((path / VOCABULARIES).read_bytes(), type=dict[str, list[str]])
@@ -165,6 +243,9 @@ def load_release(path: Path, manifest_sha256: str | None = None) -> Release:
             np.load(path / name, mmap_mode="r", allow_pickle=False)
             for name in (ITEM_VECTORS, NEIGHBOURS, NEIGHBOUR_WEIGHTS)
         )
+        tables = {
+            name: np.load(path / name, mmap_mode="r", allow_pickle=False) for name in TABLES if name in manifest.files
+        }
         with np.load(path / GOLDEN, allow_pickle=False) as archive:
             golden = {name: archive[name] for name in archive.files}
     except (ValueError, OSError, KeyError, msgspec.DecodeError) as error:
@@ -177,23 +258,52 @@ def load_release(path: Path, manifest_sha256: str | None = None) -> Release:
         raise UserError(f"release {path}: {ITEMS} does not have {size.items} different ids")
     if size.items and (neighbours.min() < -1 or neighbours.max() >= size.items):
         raise UserError(f"release {path}: {NEIGHBOURS} points outside the {size.items} items")
-    return Release(path, manifest, item_ids, vectors, neighbours, weights, vocabularies, golden)
+    for name, table in tables.items():
+        _check_array(path, name, table, ASSOCIATION, (size.items, *table.shape[1:2]))
+        if table.size and (table["item"].min() < -1 or table["item"].max() >= size.items):
+            raise UserError(f"release {path}: {name} points outside the {size.items} items")
+    return Release(
+        path,
+        manifest,
+        item_ids,
+        vectors,
+        neighbours,
+        weights,
+        vocabularies,
+        golden,
+        tables.get(SIMILAR),
+        tables.get(COMPLEMENTARY),
+    )
 
 
-def announcement(path: Path) -> ReleaseAnnouncement:
-    """What to publish on the releases topic for a release that lies at `path` (verified here).
+def release_files(path: Path) -> dict[str, bytes]:
+    """The content of a release's files by name, as `write_release` takes them; its manifest is not among them.
 
     Raises:
         UserError: As `verify_release`.
     """
-    manifest = verify_release(path)
+    return {name: (path / name).read_bytes() for name in verify_release(path).files}
+
+
+def announcement(path: Path, keys: PublicKeys | None = None) -> ReleaseAnnouncement:
+    """What to publish on the releases topic for a release that lies at `path` (verified here, signed by one of `keys`).
+
+    Raises:
+        UserError: As `verify_release`.
+    """
+    manifest = verify_release(path, Expected(keys=keys))
     return ReleaseAnnouncement(
         version=manifest.version,
-        path=str(path.resolve()),
+        uri=path.resolve().as_uri(),
         manifest_sha256=hashlib.sha256(_manifest_bytes(path)).hexdigest(),
         created=manifest.created,
         metrics=manifest.metrics,
     )
+
+
+def unexpected(names: Iterable[str]) -> set[str]:
+    """What of a release is missing, or does not belong to one."""
+    return (set(FILES) - set(names)) | (set(names) - set(FILES) - set(TABLES))
 
 
 class _Versioned(msgspec.Struct):
@@ -227,7 +337,7 @@ def _verify_file(path: Path, name: str, expected: FileEntry) -> None:
         raise UserError(f"release {path}: {name} was changed (sha256 differs); copy the release again")
 
 
-def _check_array(path: Path, name: str, array: NDArray[np.generic], dtype: type, shape: tuple[int, int]) -> None:
+def _check_array(path: Path, name: str, array: NDArray[np.generic], dtype: DTypeLike, shape: tuple[int, ...]) -> None:
     if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
         raise UserError(f"release {path}: {name} is {array.dtype} {array.shape}, not {np.dtype(dtype)} {shape} by rows")
 

@@ -27,10 +27,12 @@ Millis = Annotated[int, Meta(description="milliseconds since 1970, UTC")]
 class Why(Struct, kw_only=True, frozen=True, omit_defaults=True):
     """Why an item has its place, in words that may be shown; `kind` is for translations."""
 
-    kind: Annotated[str, Meta(description="taste, followed, both, popular, similar or also_viewed")]
+    kind: Annotated[
+        str, Meta(description="taste, followed, both, popular, assortment, similar, complementary, also_viewed or rule")
+    ]
     text: str
     source_item_id: str | None = None
-    """The visitor's own item that led here."""
+    """The item that led here: of the visitor's own, of the cart, or the product that the list is beside."""
 
 
 class Card(Struct, kw_only=True, frozen=True):

@@ -34,7 +34,6 @@ from mmrec_stream.storefront.api import (
     Places,
     ShownList,
     Surface,
-    Why,
     WhyAnswer,
     encode,
 )
@@ -49,8 +48,9 @@ from mmrec_stream.storefront.joining import JoinedElsewhereError
 from mmrec_stream.storefront.openapi import Query, Route, document, page
 from mmrec_stream.storefront.publishing import CONFIRM_S, MAX_WAITING
 from mmrec_stream.storefront.related import Kind
-from mmrec_stream.storefront.shaping import POPULAR, common_list
+from mmrec_stream.storefront.shaping import POPULAR
 from mmrec_stream.storefront.tokens import MAX_SESSION, NOBODY, SESSION_PREFIX, Denial, Visitor
+from mmrec_stream.storefront.trails import IN_CART
 from mmrec_stream.storefront.window import Delivery
 
 GATEWAY = web.AppKey("gateway", Gateway)
@@ -101,6 +101,7 @@ LIST_QUERY = (
     Query("why", bool, "1: with the reason of each place"),
     Query("personalised", bool, "false: the list that is the same for everybody"),
 )
+CART_QUERY = Query("items", str, "beside a cart: ids of what is in it, by commas; else what the visitor's events say")
 
 _JITTER = SystemRandom()
 
@@ -132,7 +133,7 @@ class Caller:
         Raises:
             ApiError: no surface has such a name, or the token is not for it.
         """
-        surface: str = self._converted("surface", Surface, "home")
+        surface: str = self.converted("surface", Surface, "home")
         if self.visitor.surfaces is not None and surface not in self.visitor.surfaces:
             raise ApiError(403, "surface", f"the token is not for the surface {surface}", field="surface")
         return surface
@@ -144,15 +145,36 @@ class Caller:
         Raises:
             ApiError: no such number of items is given.
         """
-        count: int = self._converted("k", Places, DEFAULT_PLACES)
+        count: int = self.converted("k", Places, DEFAULT_PLACES)
         return count
+
+    @property
+    def cart(self) -> tuple[str, ...] | None:
+        """What the page says is in the cart; None where it says nothing of it.
+
+        Raises:
+            ApiError: something in it is no item's id.
+        """
+        given = self.request.query.get("items")
+        if given is None:
+            return None
+        try:
+            items: list[str] = msgspec.convert([one for one in given.split(",") if one], list[Id])
+        except msgspec.ValidationError as error:
+            raise ApiError(400, "invalid_parameter", str(error), field="items") from None
+        return tuple(dict.fromkeys(items))[-IN_CART:]
 
     @property
     def why(self) -> bool:
         """Whether reasons are wanted."""
         return self.request.query.get("why", "0") not in ("0", "false", "")
 
-    def _converted(self, name: str, kind: Any, default: Any) -> Any:
+    def converted(self, name: str, kind: Any, default: Any) -> Any:
+        """A parameter of the request.
+
+        Raises:
+            ApiError: it is not of its kind.
+        """
         given = self.request.query.get(name)
         if given is None:
             return default
@@ -248,7 +270,7 @@ async def get_recommendations(request: web.Request) -> web.Response:
     """The newest list of a user, or what is popular."""
     caller = await _caller(request)
     gateway = caller.gateway
-    shown = gateway.best(caller.personal, caller.surface, caller.places, caller.why)
+    shown = gateway.best(caller.personal, caller.surface, caller.places, caller.why, caller.cart)
     if shown.list_id.startswith(f"{POPULAR}-"):
         gateway.metrics.served.labels(strategy="fallback").inc()
         # Whoever has a token may have a list of his own the next moment: his browser asks whether this one still holds.
@@ -288,39 +310,34 @@ async def get_related(request: web.Request) -> web.Response:
     """What goes with a product."""
     caller = await _caller(request)
     gateway, item_id, count = caller.gateway, _item_id(request), caller.places
-    kind = request.query.get("kind", "similar")
-    if kind not in ("similar", "also_viewed", "complementary"):
-        raise ApiError(400, "invalid_parameter", "kind is similar, also_viewed or complementary", field="kind")
-    relations, card = gateway.relations, gateway.shelf.get(item_id)
-    if card is None and (relations is None or item_id not in relations):
+    kind: Kind = caller.converted("kind", Kind, "similar")
+    companions, card = gateway.companions, gateway.shelf.get(item_id)
+    known = companions is not None and item_id in companions.relations
+    if card is None and not known:
         raise ApiError(404, "unknown_item", "neither catalogue nor release has such an item")
-    if kind == "complementary":
-        raise ApiError(404, "no_complements", "the release that serves has no table of what is bought together")
-    if relations is not None and item_id in relations:
-        found = await asyncio.to_thread(relations.similar if kind == "similar" else relations.also_viewed, item_id)
-        text = "Looks and reads alike" if kind == "similar" else "Often chosen after this one"
-        why = Why(kind=kind, text=text, source_item_id=item_id)
-        shown = common_list(
-            kind,
-            gateway.shelf.sellable(found),
-            "product",
-            count,
-            release=relations.version,
-            generated=relations.manifest.created,
-            why=(lambda _: why) if caller.why else None,
-        )
+    if kind == "complementary" and (companions is None or not companions.relations.complements):
+        raise ApiError(404, "no_complements", "the release that serves has no table of what completes what")
+    if companions is not None and (known or kind == "complementary"):
+        found = await asyncio.to_thread(companions.found, kind, item_id)
+        if kind == "complementary" and not found and card is not None:
+            found = await asyncio.to_thread(companions.found_by_category, card.category)
+        shown = companions.beside(kind, item_id, found, count, caller.personal, why=caller.why)
     else:  # newer than the release, or there is none: what else is popular of its kind
         category = card.category if card is not None else None
         shown = gateway.popular("product", count, caller.why, category=category, but=item_id)
     gateway.metrics.served.labels(strategy=shown.strategy).inc()
-    return cacheable(request, encode(shown), "public, max-age=30")
+    if shown.personalised:
+        return json_answer(shown, cache="private, no-store")
+    # Whoever has done nothing yet may have an order of his own the next moment.
+    cache = "public, max-age=30" if caller.personal is None else "private, no-cache"
+    return cacheable(request, encode(shown), cache)
 
 
 async def get_stream(request: web.Request) -> web.StreamResponse:
     """Server-sent events: the newest list now and whenever there is another, and changes of what it shows."""
     caller = await _caller(request)
-    gateway, show = caller.gateway, (caller.surface, caller.places, caller.why)
-    stream = Stream(caller.personal, caller.address)
+    gateway, show = caller.gateway, (caller.surface, caller.places, caller.why, caller.cart)
+    stream = Stream(caller.personal, caller.address, caller.surface)
     if (bound := gateway.hub.open(stream)) is not None:
         gateway.metrics.limited.labels(by=f"streams_{bound}").inc()
         raise ApiError(429, "too_many_streams", "too many event streams are open", retry_after_s=_JITTER.uniform(5, 30))
@@ -351,7 +368,7 @@ async def get_stream(request: web.Request) -> web.StreamResponse:
 
 
 async def _next_frame(
-    stream: Stream, gateway: Gateway, show: tuple[str, int, bool], expires: float | None
+    stream: Stream, gateway: Gateway, show: tuple[str, int, bool, tuple[str, ...] | None], expires: float | None
 ) -> bytes | None:
     """What to write next: news, a heartbeat when there is none for long; None once the token has expired."""
     silence = HEARTBEAT_S if expires is None else min(HEARTBEAT_S, max(0.0, expires - time.time()))
@@ -360,8 +377,13 @@ async def _next_frame(
             await stream.wake.wait()
     except TimeoutError:
         return None if expires is not None and time.time() >= expires else b": heartbeat\n\n"
+    again = stream.again
     value, news = stream.take()
     frames = b""
+    if value is None and again:
+        shown = gateway.best(stream.user_id, *show)
+        stream.shown = shown.item_ids
+        frames = _event("recommendations", encode(shown), shown.list_id)
     if value is not None and (found := gateway.decoded(value)) is not None:
         shown = gateway.shown(found, *show)
         if shown.items:  # else the last one is better than none
@@ -520,7 +542,7 @@ ROUTES: tuple[Route, ...] = (
         get_recommendations,
         "The visitor's newest list, or what is popular.",
         "Without a token, consent or a list of the visitor's own, the list is the same for everybody.",
-        query=LIST_QUERY,
+        query=(*LIST_QUERY, CART_QUERY),
         answers=ShownList,
         refusals=(400, 401, 403, 429),
         token=True,
@@ -532,7 +554,7 @@ ROUTES: tuple[Route, ...] = (
         "Server-sent events: `recommendations`, `item`, `expired`.",
         "The newest list at once, unless `Last-Event-ID` names it, and each new one as it is made. `item` says that a "
         "product in it has changed. After `expired`, connect again with a fresh token.",
-        query=LIST_QUERY,
+        query=(*LIST_QUERY, CART_QUERY),
         answers="text/event-stream",
         refusals=(400, 401, 403, 429),
         token=True,
@@ -558,10 +580,13 @@ ROUTES: tuple[Route, ...] = (
         "/v1/items/{item_id}/related",
         get_related,
         "What goes with a product.",
-        "A product that is newer than the release gets what is popular in its category.",
-        query=(Query("kind", Kind, "which relation", "similar"), *LIST_QUERY[1:3]),
+        "`similar`: seen together, looks and reads alike. `complementary`: taken with or after it, of another kind. "
+        "`also_viewed`: chosen after it. A visitor who is known has an order of their own. A product that is newer "
+        "than the release gets what completes its category, or what is popular in it.",
+        query=(Query("kind", Kind, "which relation", "similar"), *LIST_QUERY[1:]),
         answers=ShownList,
-        refusals=(400, 404, 429),
+        refusals=(400, 401, 403, 404, 429),
+        token=True,
     ),
     Route("GET", "/v1/why", get_why, "How recommendations are made, in words.", answers=WhyAnswer, refusals=(429,)),
     Route("GET", "/healthz", get_healthz, "Whether it lives."),

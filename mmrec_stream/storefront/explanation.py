@@ -31,6 +31,11 @@ def explanation(manifest: Manifest | None) -> WhyAnswer:
             weight=None if manifest is None else 1 - (_taste(manifest) or 0.0),
         ),
         Parameter(
+            name="going_together",
+            text="Beside a product and your cart: what others look at in one go with it, or choose together with "
+            "it, and what resembles it or goes with products of its kind.",
+        ),
+        Parameter(
             name="popularity",
             text="What is popular at the moment: it decides while nothing is known of you, and where you do not want "
             "personal recommendations.",

@@ -5,8 +5,11 @@ Everything a request sees is changed on the event loop: a follower decodes on it
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Literal
 
 import msgspec
@@ -20,13 +23,17 @@ from mmrec_stream.contracts.identity import partition_of
 from mmrec_stream.contracts.recommendations import RecommendationList, decode_list
 from mmrec_stream.contracts.releases import ReleaseAnnouncement
 from mmrec_stream.contracts.sessions import SessionJoin
-from mmrec_stream.errors import UserError
+from mmrec_stream.errors import NotNowError, UserError
+from mmrec_stream.policies.book import RuleBook
+from mmrec_stream.policies.policy import Viewer
 from mmrec_stream.releases import rollout
+from mmrec_stream.releases.access import check_access
 from mmrec_stream.settings import Settings
-from mmrec_stream.storefront.api import Card, ShownList, Why
+from mmrec_stream.storefront.api import MAX_PLACES, Card, ShownList, Why
+from mmrec_stream.storefront.companions import Companions
 from mmrec_stream.storefront.demo import Desk, profiles_in
 from mmrec_stream.storefront.following import Bridge, Follower, Source
-from mmrec_stream.storefront.hub import Hub
+from mmrec_stream.storefront.hub import CART, Hub
 from mmrec_stream.storefront.joining import JOINED, join
 from mmrec_stream.storefront.limits import Limiter
 from mmrec_stream.storefront.metrics import Metrics
@@ -35,10 +42,11 @@ from mmrec_stream.storefront.pictures import Pictures
 from mmrec_stream.storefront.popular import Counts, Rankings
 from mmrec_stream.storefront.publishing import Publisher
 from mmrec_stream.storefront.related import Relations
-from mmrec_stream.storefront.shaping import POPULAR, common_list, personal_list
+from mmrec_stream.storefront.ruling import Rules
+from mmrec_stream.storefront.shaping import POPULAR, extended, made_list, personal_list
 from mmrec_stream.storefront.shelf import Addresses, Changes, Shelf, card_of
 from mmrec_stream.storefront.tokens import SESSION_PREFIX, Denial, Keys, Visitor, check
-from mmrec_stream.storefront.trails import Sessions, Trails
+from mmrec_stream.storefront.trails import CART_EVENTS, Carts, Sessions, Trails
 from mmrec_stream.storefront.window import Window
 from mmrec_stream.topics import Topics, changelog_topic
 
@@ -62,6 +70,9 @@ everybody asks for the same few."""
 JOINS = 4
 """Joins at a time: each reads a part of the log, with a client and a thread of its own."""
 
+AGAIN_S = 10.0
+"""How long a release that cannot be had at the moment is left alone."""
+
 NO_RELEASE = "none"
 
 log = logging.getLogger(__name__)
@@ -74,13 +85,14 @@ class Gateway:
         """Prepare; `keys` may be missing in the development mode alone, where tokens are not asked for."""
         if keys is None and not dev:
             raise UserError("no keys: set MMREC_STOREFRONT_KEYS, or use the development mode")
+        check_access(settings)
         self.settings = settings
         self.keys = keys
         self.dev = dev
         self.topics = Topics.of(settings)
         self.metrics = Metrics()
         self.shelf = Shelf(Addresses(settings.storefront_item_url, settings.storefront_currency, stock=dev))
-        self.desk = Desk()
+        self.desk = Desk(settings)
         self.pictures = Pictures()
         self._windows = Windows()
         self.lists = NewestLists(settings.storefront_lists_mb * 1e6)
@@ -88,8 +100,15 @@ class Gateway:
         self.ranked_ms = int(time.time() * 1000)
         """When `rankings` last changed."""
         self.relations: Relations | None = None
+        self.companions: Companions | None = None
+        """Made of `relations`."""
+        self.rules = Rules()
+        self._rule_book = RuleBook()
         self._releases = rollout.EMPTY
+        self._taking = ThreadPoolExecutor(1, thread_name_prefix="release")
+        self._stopping = threading.Event()
         self.trails = Trails()
+        self.carts = Carts()
         self.sessions = Sessions()
         self.window = Window()
         self.hub = Hub(settings.storefront_streams, settings.storefront_streams_per_address)
@@ -120,6 +139,7 @@ class Gateway:
             "lists": [Source(topics.recommendations, self._on_lists, newest)],
             "shop": [
                 Source(topics.catalogue, self._on_catalogue),
+                Source(topics.rules, self._on_rules),
                 Source(topics.rollouts, self._on_rollouts),
                 Source(topics.releases, self._on_releases),
                 *(Source(topic, self._on_behaviour, BEHAVIOUR_LOADED) for topic in topics.behaviour),
@@ -136,6 +156,8 @@ class Gateway:
 
     async def stop(self) -> None:
         """End the threads, once what waits is delivered."""
+        self._stopping.set()
+        self._taking.shutdown(wait=False, cancel_futures=True)
         self.hub.end_all()
         if self._bridge is not None:
             self._bridge.close()
@@ -198,8 +220,29 @@ class Gateway:
             return shown
         return msgspec.structs.replace(shown, alpha=found.alpha, times=msgspec.structs.asdict(found.times) | more)
 
-    def shown(self, found: RecommendationList, surface: str, count: int, why: bool) -> ShownList:
-        """A user's list as a page shows it."""
+    def shown(
+        self, found: RecommendationList, surface: str, count: int, why: bool, cart: Sequence[str] | None = None
+    ) -> ShownList:
+        """A user's list as a page shows it: beside a cart what completes it first.
+
+        Args:
+            found: as the worker published it.
+            surface: where it is shown.
+            count: most places.
+            why: whether reasons are wanted.
+            cart: what the page says is in the cart; None: what the user's events say.
+        """
+        cart = self.carts.of(found.user_id) if cart is None else cart
+        if (completed := self._completed(found.user_id, surface, count, why, cart)) is not None:
+            return extended(completed, self._personal(found, surface, MAX_PLACES, why), count, without=cart)
+        return self._personal(found, surface, count, why)
+
+    def _personal(self, found: RecommendationList, surface: str, count: int, why: bool) -> ShownList:
+        viewer = Viewer(surface, found.user_id, len(self.trails.of(found.user_id)))
+        by_id = {item.item_id: item for item in found.items}
+        permitted = self.rules.permitted(viewer, list(by_id), found.policy)
+        if len(permitted) < len(by_id):
+            found = msgspec.structs.replace(found, items=[by_id[item_id] for item_id in permitted])
         if not why:
             return personal_list(found, self.shelf, surface, count)
         own, relations = self.trails.of(found.user_id), self.relations
@@ -209,12 +252,30 @@ class Gateway:
 
         return personal_list(found, self.shelf, surface, count, source)
 
-    def best(self, user_id: str | None, surface: str, count: int, why: bool) -> ShownList:
-        """The user's own list where there is one that has something to show, what is popular otherwise."""
+    def _completed(
+        self, user_id: str | None, surface: str, count: int, why: bool, cart: Sequence[str]
+    ) -> ShownList | None:
+        """What completes a cart, beside it; None elsewhere, and where nothing is known to."""
+        if surface != CART or self.companions is None or not cart:
+            return None
+        completed = self.companions.for_cart(cart, count, user_id, why=why)
+        return completed if completed.items else None
+
+    def best(
+        self, user_id: str | None, surface: str, count: int, why: bool, cart: Sequence[str] | None = None
+    ) -> ShownList:
+        """The user's own list where there is one that has something to show, what is popular otherwise.
+
+        Arguments are those of `shown`; without a user the list is the same for everybody.
+        """
         if user_id is not None and (found := self.list_of(user_id)) is not None:
-            shown = self.shown(found, surface, count, why)
+            shown = self.shown(found, surface, count, why, cart)
             if shown.items:
                 return self.timed(shown, found)
+        if cart is None:
+            cart = () if user_id is None else self.carts.of(user_id)
+        if (completed := self._completed(user_id, surface, count, why, cart)) is not None:
+            return extended(completed, self.popular(surface, MAX_PLACES, why), count, without=cart)
         return self.popular(surface, count, why)
 
     def popular(
@@ -252,7 +313,7 @@ class Gateway:
                 return Why(kind="popular", text="Popular with other shoppers right now")
             return Why(kind="assortment", text="From the shop's assortment")
 
-        return common_list(
+        return made_list(
             POPULAR,
             cards(),
             surface,
@@ -354,6 +415,7 @@ class Gateway:
             picture = self.pictures.put(item.item_id, item.thumbnail or b"")
             items.append(item)
             changes[item.item_id] = card_of(item, picture, self.shelf.addresses, now_ms)
+        self.rules.update(list({item.item_id: item for item in items}.values()))
         self._windows.remove(changes)
         self._windows.update((item for item in items if changes[item.item_id] is not None), now_ms)
         self._apply(lambda: self._put_on_shelf(changes))
@@ -370,6 +432,16 @@ class Gateway:
             self._apply(lambda: self._put_on_shelf(self.shelf.offered(changed)))
         self._rank()
 
+    def _on_rules(self, messages: Sequence[Message]) -> None:
+        for message in messages:
+            if (fault := self._rule_book.take(message.key(), message.value())) is not None:
+                log.error("%s@%d: rules are not used, those before stay: %s", message.topic(), message.offset(), fault)
+                self.metrics.unreadable.labels(topic="rules").inc()
+        if self._rule_book.in_force is self.rules.policy:
+            return
+        self.rules.obey(self._rule_book.in_force)
+        self._apply(self._popular.clear)
+
     def _on_releases(self, messages: Sequence[Message]) -> None:
         self._fold("releases", messages)
 
@@ -383,22 +455,45 @@ class Gateway:
         self._relate()
 
     def _relate(self) -> None:
-        """Take related items from the live release."""
+        """Take related items from the live release: here while everything is loaded, later beside what goes on."""
+        live = self._releases.live
+        if live is None or live.version == self.release:
+            return
+        if self.ready:
+            self._beside(self._take)
+        else:
+            self._take()
+
+    def _beside(self, work: Callable[[], None]) -> None:
+        with suppress(RuntimeError):  # nothing is begun when the gateway ends
+            self._taking.submit(work)
+
+    def _take(self) -> None:
         live = self._releases.live
         if live is None or live.version == self.release:
             return
         try:
-            relations = Relations.announced(live.announcement)
+            relations = Relations.announced(live.announcement, self.settings, self._stopping.is_set)
+        except NotNowError as error:
+            log.warning("release %s cannot be had yet, %s stays: %s", live.version, self.release, error)
+            self._beside(self._take_later)
+            return
         except UserError as error:
             log.error("release %s is not used, %s stays: %s", live.version, self.release, error)
             return
 
+        companions = Companions(relations, self.shelf, self.rules, self.trails)
+
         def serve() -> None:
-            self.relations = relations
+            self.relations, self.companions = relations, companions
             self._popular.clear()
 
         self._apply(serve)
         log.info("related items come from release %s", relations.version)
+
+    def _take_later(self) -> None:
+        if not self._stopping.wait(AGAIN_S):
+            self._take()
 
     def _on_behaviour(self, messages: Sequence[Message]) -> None:
         latest_ms = int((time.time() + self.settings.max_future_s) * 1000)
@@ -406,6 +501,7 @@ class Gateway:
         passed: list[BehaviourEvent] = []
         ids: list[tuple[str, str]] = []
         steps: list[tuple[str, str]] = []
+        carts: list[tuple[str, EventType, str]] = []
         sessions: list[tuple[str, str, int]] = []
         forgotten: list[str] = []
         for message in messages:
@@ -415,6 +511,7 @@ class Gateway:
             if isinstance(event, Forget):
                 forgotten.append(event.user_id)
                 steps = [(user_id, item_id) for user_id, item_id in steps if user_id != event.user_id]
+                carts = [step for step in carts if step[0] != event.user_id]
                 continue
             passed.append(event)
             headers = dict(message.headers() or ())
@@ -424,6 +521,8 @@ class Gateway:
                 counted.append(event)
             if event.CODE != EventType.IMPRESSION and event.item_id:
                 steps.append((event.user_id, event.item_id))
+            if event.CODE in CART_EVENTS:
+                carts.append((event.user_id, event.CODE, event.item_id))
             if event.user_id.startswith(SESSION_PREFIX):
                 sessions.append((event.user_id, message.topic(), message.offset()))
         self._counts.count(counted)
@@ -431,12 +530,15 @@ class Gateway:
         def learn() -> None:
             for user_id in forgotten:
                 self.trails.forget(user_id)
+                self.carts.forget(user_id)
             if self.dev:
                 self.desk.saw(passed)
             for key in ids:
                 self.window.confirm(key)
             for user_id, item_id in steps:
                 self.trails.step(user_id, item_id)
+            for user_id in {step[0] for step in carts if self.carts.step(*step)}:
+                self.hub.cart(user_id)
             for user_id, topic, offset in sessions:
                 self.sessions.saw(user_id, topic, offset)
 

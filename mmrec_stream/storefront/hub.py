@@ -10,6 +10,9 @@ from mmrec_stream.storefront.api import Card
 MAX_NEWS = 200
 """Changed products that a stream may owe its reader; a list has 100 places at most."""
 
+CART = "cart"
+"""The surface beside a cart: what is shown there depends on what is in it."""
+
 PER_USER = 12
 """Streams that one user may hold open. Tabs share one a browser; a person has a few browsers."""
 
@@ -20,9 +23,10 @@ class Stream:
     A reader that is slow gets less, and costs no more.
     """
 
-    def __init__(self, user_id: str | None, address: str) -> None:
+    def __init__(self, user_id: str | None, address: str, surface: str = "home") -> None:
         self.user_id = user_id
         self.address = address
+        self.surface = surface
         self.shown: frozenset[str] = frozenset()
         """Items of the list that it was told last."""
         self.wake = asyncio.Event()
@@ -30,6 +34,8 @@ class Stream:
         """Whether the reader has gone, or we are about to."""
         self.received = 0.0
         """When its newest list came in, s since 1970."""
+        self.again = False
+        """Whether what it shows is to be made anew, though no list has come."""
         self._list: bytes | None = None
         self._news: dict[str, Card] = {}
 
@@ -40,6 +46,11 @@ class Stream:
         self.received = time.time()
         self.wake.set()
         return replaced
+
+    def ask_again(self) -> None:
+        """What it shows is not what it would be shown now."""
+        self.again = True
+        self.wake.set()
 
     def offer_news(self, cards: Mapping[str, Card]) -> None:
         """Take products' new states, where it shows them."""
@@ -56,7 +67,7 @@ class Stream:
     def take(self) -> tuple[bytes | None, list[Card]]:
         """What is to be told now."""
         told = self._list, list(self._news.values())
-        self._list, self._news = None, {}
+        self._list, self._news, self.again = None, {}, False
         self.wake.clear()
         if self.ended:
             self.wake.set()
@@ -107,6 +118,12 @@ class Hub:
             for stream in self._by_user.get(user_id, ()):
                 replaced += stream.offer_list(value)
         return replaced
+
+    def cart(self, user_id: str) -> None:
+        """The user's cart is another: lists beside it are to be made anew."""
+        for stream in self._by_user.get(user_id, ()):
+            if stream.surface == CART:
+                stream.ask_again()
 
     def news(self, cards: Mapping[str, Card]) -> None:
         """Tell those who show them of products that have changed."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
+import msgspec
 from xxhash import xxh3_64_hexdigest
 
 from mmrec_stream.contracts.recommendations import RecommendationList, Recommended
@@ -49,7 +50,7 @@ def personal_list(
     )
 
 
-def common_list(
+def made_list(
     name: str,
     cards: Iterable[Card],
     surface: str,
@@ -58,8 +59,9 @@ def common_list(
     release: str,
     generated: int,
     why: Callable[[str], Why] | None = None,
+    owner: str | None = None,
 ) -> ShownList:
-    """A list that is the same for everybody; its id says what it is and is the same for the same items.
+    """A list that the gateway makes itself; its id says what it is and is the same for the same items.
 
     Args:
         name: the strategy.
@@ -69,18 +71,39 @@ def common_list(
         release: what it was made with.
         generated: ms since 1970.
         why: the reason of an item, where reasons are wanted.
+        owner: whose it is, where it is not the same for everybody.
     """
     chosen = _first(cards, count)
-    digest = xxh3_64_hexdigest("\0".join([name, surface, *(card.item_id for card in chosen)]).encode())
+    digest = xxh3_64_hexdigest("\0".join([name, surface, owner or "", *(card.item_id for card in chosen)]).encode())
     return ShownList(
         list_id=f"{name}-{surface}-{digest}",
         surface=surface,
         release=release,
         strategy=name,
-        personalised=False,
+        personalised=owner is not None,
         generated=generated,
         items=[_place(card, position, 0.0, why(card.item_id) if why else None) for position, card in enumerate(chosen)],
     )
+
+
+def extended(shown: ShownList, more: ShownList, count: int, without: Sequence[str]) -> ShownList:
+    """A list with the places that it leaves open filled from another one.
+
+    Args:
+        shown: what comes first.
+        more: what follows, as far as it is not there.
+        count: most places.
+        without: items that are not shown.
+    """
+    there = {*without, *shown.item_ids}
+    further = [place for place in more.items if place.item_id not in there][: max(count - len(shown.items), 0)]
+    if not further:
+        return shown
+    items = [
+        msgspec.structs.replace(place, position=position) for position, place in enumerate([*shown.items, *further])
+    ]
+    digest = xxh3_64_hexdigest("\0".join(place.item_id for place in further).encode())
+    return msgspec.structs.replace(shown, list_id=f"{shown.list_id}-{digest}", items=items)
 
 
 def reason(item: Recommended, alpha: float, strategy: str, source: str | None, shelf: Shelf) -> Why:

@@ -1,13 +1,24 @@
-"""What the gateway remembers of users' last steps, in bounded memory: for reasons, and for joining sessions."""
+"""What the gateway remembers of users' last steps, in bounded memory: for reasons, carts, and for joining sessions."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
+
+from mmrec_stream.contracts.behaviour import EventType
 
 STEPS = 5
 """A user's latest items that a list may be explained by: as many as the model's item half looks back by default."""
 
 TRAILS = 100_000
 """Users whose steps are remembered, 400 bytes each."""
+
+IN_CART = 50
+"""Products of a cart that are remembered, the last ones: a list has no room to complete more."""
+
+CART_EVENTS = (EventType.ADD_TO_CART, EventType.REMOVE_FROM_CART, EventType.PURCHASE)
+"""What changes a cart."""
+
+CARTS = 100_000
+"""Carts that are remembered, those that changed last: half a kilobyte each."""
 
 SESSIONS = 200_000
 """Sessions whose first records are remembered, 400 bytes each; of an older one, the log's newest part is searched."""
@@ -33,6 +44,38 @@ class Trails:
 
     def of(self, user_id: str) -> Sequence[str]:
         """The user's latest items, the last one last."""
+        return self._items.get(user_id, ())
+
+
+class Carts:
+    """What is in the carts of the users who changed theirs last."""
+
+    def __init__(self, capacity: int = CARTS) -> None:
+        self._capacity = capacity
+        self._items: OrderedDict[str, tuple[str, ...]] = OrderedDict()
+
+    def step(self, user_id: str, code: EventType, item_id: str) -> bool:
+        """The user did something with an item; says whether it changed the cart."""
+        before = self._items.get(user_id, ())
+        if code == EventType.ADD_TO_CART:
+            after = (*(one for one in before if one != item_id), item_id)[-IN_CART:]
+        elif code in (EventType.REMOVE_FROM_CART, EventType.PURCHASE) and item_id in before:
+            after = tuple(one for one in before if one != item_id)
+        else:
+            return False
+        self._items.pop(user_id, None)
+        if after:
+            self._items[user_id] = after
+            if len(self._items) > self._capacity:
+                self._items.popitem(last=False)
+        return after != before
+
+    def forget(self, user_id: str) -> None:
+        """Nothing is known of the user any more."""
+        self._items.pop(user_id, None)
+
+    def of(self, user_id: str) -> Sequence[str]:
+        """The products in the user's cart, the last one last."""
         return self._items.get(user_id, ())
 
 

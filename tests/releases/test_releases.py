@@ -6,6 +6,8 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import msgspec
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 
 from mmrec_stream.errors import UserError
 from mmrec_stream.releases import (
+    Expected,
     Manifest,
     announcement,
     list_releases,
@@ -23,7 +26,7 @@ from mmrec_stream.releases import (
     verify_release,
     write_release,
 )
-from mmrec_stream.releases.folder import FILES
+from mmrec_stream.releases.folder import ASSOCIATION, FILES, TABLES
 from mmrec_stream.releases.manifest import AlphaBucket, Dimensions, TrainingData
 
 NOW = 1_760_000_000_000
@@ -48,6 +51,8 @@ def contents() -> dict[str, bytes]:
         "neighbour_weights.npy": _npy(np.zeros((3, 2), dtype=np.float32)),
         "vocabularies.json": b'{"tokens":["red"]}',
         "golden.npz": archive.getvalue(),
+        "similar.npy": _npy(np.array([[(1, 1.0, 3)], [(-1, 0.0, 0)], [(0, 1.0, 0)]], dtype=ASSOCIATION)),
+        "complementary.npy": _npy(np.array([[(2, 1.0, 5)], [(-1, 0.0, 0)], [(-1, 0.0, 0)]], dtype=ASSOCIATION)),
     }
 
 
@@ -83,7 +88,32 @@ def test_what_was_written_is_loaded(release: Path) -> None:
     assert loaded.vocabularies == {"tokens": ["red"]}
     assert loaded.golden["ranker/in/k"].tolist() == [2]
     assert loaded.manifest.alpha == [AlphaBucket(min_history=0, alpha=0.5)]
-    assert set(loaded.manifest.files) == set(FILES)
+    assert loaded.similar is not None
+    assert loaded.similar["item"].tolist() == [[1], [-1], [0]]
+    assert loaded.complementary is not None
+    assert loaded.complementary[0, 0].tolist() == (2, 1.0, 5)
+    assert set(loaded.manifest.files) == {*FILES, *TABLES}
+
+
+def test_a_release_without_tables_is_loaded_all_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "older"
+    write_release(path, {name: content for name, content in contents().items() if name not in TABLES}, manifest())
+    loaded = load_release(path)
+    assert (loaded.similar, loaded.complementary) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("table", "wrong"),
+    [
+        (np.array([[(3, 1.0, 5)]] * 3, dtype=ASSOCIATION), "points outside the 3 items"),
+        (np.array([[(2, 1.0, 5)]] * 2, dtype=ASSOCIATION), "complementary.npy is"),
+        (np.zeros((3, 2), dtype=np.float32), "complementary.npy is float32"),
+    ],
+)
+def test_a_table_that_does_not_fit_is_refused(tmp_path: Path, table: np.ndarray, wrong: str) -> None:
+    write_release(tmp_path / "wrong", contents() | {"complementary.npy": _npy(table)}, manifest())
+    with pytest.raises(UserError, match=wrong):
+        load_release(tmp_path / "wrong")
 
 
 def test_the_same_content_gives_the_same_bytes(release: Path, tmp_path: Path) -> None:
@@ -95,12 +125,14 @@ def test_the_same_content_gives_the_same_bytes(release: Path, tmp_path: Path) ->
 def test_the_announcement_names_the_manifest_by_hash(release: Path) -> None:
     told = announcement(release)
     assert (told.version, told.metrics) == (release.name, {"ndcg@10": 0.1})
-    assert verify_release(Path(told.path), told.manifest_sha256).version == release.name
+    assert verify_release(Path(url2pathname(urlsplit(told.uri).path)), Expected.of(told, None)).version == release.name
     with pytest.raises(UserError, match="not the one that was announced"):
-        verify_release(release, hashlib.sha256(b"another").hexdigest())
+        verify_release(release, Expected(manifest_sha256=hashlib.sha256(b"another").hexdigest()))
+    with pytest.raises(UserError, match="announced as another, and is 2026"):
+        verify_release(release, Expected(version="another"))
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", [*FILES, *TABLES])
 def test_a_changed_file_is_refused_by_name(release: Path, name: str) -> None:
     file = release / name
     changed = bytearray(file.read_bytes())
@@ -110,7 +142,7 @@ def test_a_changed_file_is_refused_by_name(release: Path, name: str) -> None:
         load_release(release)
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", [*FILES, *TABLES])
 def test_a_truncated_or_missing_file_is_refused_by_name(release: Path, name: str) -> None:
     file = release / name
     file.write_bytes(file.read_bytes()[:-1])

@@ -2,21 +2,24 @@
 
 import os
 import time
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from mmrec_stream.contracts.behaviour import Click
+from mmrec_stream.contracts.behaviour import AddToCart, Click, RemoveFromCart
 from mmrec_stream.contracts.releases import encode_release
+from mmrec_stream.contracts.rules import Filter, RuleSet, encode_rules
 from mmrec_stream.kafka.clients import BatchProducer
-from mmrec_stream.releases import announcement, load_release
+from mmrec_stream.releases import Release, announcement, load_release
 from mmrec_stream.settings import Settings
 from mmrec_stream.storefront.pictures import SLACK, Pictures
-from mmrec_stream.storefront.related import Relations
+from mmrec_stream.storefront.related import Kind, Relations
 from mmrec_stream.topics import Topics
 from tests.storefront.shop import JPEG, NOW, bearer, open_shop, product, publish, recommended, until
-from tests.tiny import tiny_release, tiny_variant
+from tests.tiny import TINY_ALPHA, tiny_release, tiny_release_at, tiny_variant
 
 PNG = b"\x89PNG\r\n\x1a\nanother"
 ODD = "a/b?c#d é%2F"
@@ -101,21 +104,82 @@ class TestRelatives:
     def relations(self) -> Relations:
         return Relations(tiny_release())
 
-    def test_similar_ones_are_the_nearest_by_cosine(self, relations: Relations) -> None:
-        release = load_release(tiny_release())
+    @pytest.fixture
+    def release(self) -> Release:
+        return load_release(tiny_release())
+
+    def test_both_kinds_are_the_releases_tables(self, relations: Relations, release: Release) -> None:
+        kinds: dict[Kind, NDArray[np.void] | None] = {
+            "similar": release.similar,
+            "complementary": release.complementary,
+        }
+        for kind, table in kinds.items():
+            assert table is not None
+            row = int(np.argmax((table["item"] >= 0).sum(axis=1)))
+            places = [(release.item_ids[item], count > 0) for item, _, count in table[row].tolist() if item >= 0]
+            found = relations.of(kind, release.item_ids[row])
+            assert [(one.item_id, one.seen) for one in found] == places
+            assert {one.source for one in found} == {release.item_ids[row]}
+
+    def test_what_completes_several_is_what_completes_them_together_without_themselves(
+        self, relations: Relations, release: Release
+    ) -> None:
+        table = release.complementary
+        assert table is not None
+        first = int(np.argmax((table["item"] >= 0).sum(axis=1)))
+        second = int(table["item"][first, 0])
+        sums: dict[str, float] = defaultdict(float)
+        for row in (first, second):
+            for item, weight, _ in table[row].tolist():
+                if item >= 0 and item not in (first, second):
+                    sums[release.item_ids[item]] += weight
+        found = relations.complementary([release.item_ids[first], release.item_ids[second], "unknown"])
+        assert {one.item_id: one.weight for one in found} == pytest.approx(dict(sums))
+        assert [one.weight for one in found] == sorted((one.weight for one in found), reverse=True)
+
+    def test_what_a_visitor_looked_at_brings_what_is_near_it_forward(
+        self, relations: Relations, release: Release
+    ) -> None:
+        found = relations.similar(release.item_ids[0])
+        liked = found[-1].item_id
+        mine = relations.by_taste(found, [liked])
+        assert {one.item_id for one in mine} == {one.item_id for one in found}
+        assert [one.item_id for one in mine].index(liked) < len(found) - 1
+        assert relations.by_taste(found, ["unknown"]) == found
+
+    def test_what_completes_a_category_is_for_those_that_the_release_does_not_know(
+        self, relations: Relations, release: Release
+    ) -> None:
+        table = release.complementary
+        assert table is not None
+        named = {release.item_ids[row]: "new" for row in (0, 1)}
+        found = relations.completing("new", named.get)
+        assert {one.item_id for one in found} == {
+            release.item_ids[item] for row in (0, 1) for item in table["item"][row].tolist() if item >= 0
+        }
+        assert not any(one.seen or one.source for one in found)
+
+    def test_an_older_release_has_no_complements_and_finds_similar_ones_by_cosine(self) -> None:
+        older = tiny_release_at(TINY_ALPHA)
+        relations, release = Relations(older), load_release(older)
+        assert not relations.complements
+        assert relations.complementary([release.item_ids[0]]) == []
         vectors = np.asarray(release.item_vectors, dtype=np.float64)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         row = 7
         cosine = vectors @ vectors[row]
         cosine[row] = -np.inf
         expected = [release.item_ids[place] for place in np.argsort(-cosine, kind="stable")[:10]]
-        assert relations.similar(release.item_ids[row])[:10] == expected
-        assert release.item_ids[row] not in relations.similar(release.item_ids[row])
+        found = [one.item_id for one in relations.similar(release.item_ids[row])]
+        assert found[:10] == expected
+        assert release.item_ids[row] not in found
 
     def test_also_viewed_are_the_releases_associations(self, relations: Relations) -> None:
         release = load_release(tiny_release())
         expected = [release.item_ids[n] for n in release.neighbours[3].tolist() if n >= 0 and n != 3]
-        assert relations.also_viewed(release.item_ids[3])[: len(expected)] == expected[: len(expected)]
+        found = [one.item_id for one in relations.also_viewed(release.item_ids[3])]
+        assert found
+        assert found == expected[: len(found)]
 
     def test_the_source_is_the_item_that_leads_there_most(self, relations: Relations) -> None:
         release = load_release(tiny_release())
@@ -147,7 +211,7 @@ async def test_related_items_come_from_the_release_that_is_announced(settings: S
         relations = shop.gateway.relations
         assert relations is not None
         similar = await shop.get(f"/v1/items/{a}/related", kind="similar", k="5", why="1")
-        assert similar.items == relations.similar(a)[:5]
+        assert similar.items == [one.item_id for one in relations.similar(a)[:5]]
         assert (similar.json["surface"], similar.json["release"]) == ("product", "tiny-1")
         assert similar.json["items"][0]["why"]["source_item_id"] == a
         assert similar.headers["Cache-Control"].startswith("public")
@@ -156,10 +220,14 @@ async def test_related_items_come_from_the_release_that_is_announced(settings: S
         await until("sold out", lambda: not shop.gateway.shelf.get(similar.items[0]).in_stock)  # type: ignore[union-attr]
         assert similar.items[0] not in (await shop.get(f"/v1/items/{a}/related", kind="similar", k="5")).items
         viewed = await shop.get(f"/v1/items/{a}/related", kind="also_viewed")
-        assert viewed.items[0] in relations.also_viewed(a)
+        assert viewed.items[0] in [one.item_id for one in relations.also_viewed(a)]
         # Newer than the release: what else there is of its kind, without itself.
         assert (await shop.get("/v1/items/brand-new/related")).items == ["lamp"]
-        assert (await shop.get(f"/v1/items/{b}/related", kind="complementary")).code == "no_complements"
+        completing = await shop.get(f"/v1/items/{b}/related", kind="complementary", k="6", why="1")
+        found = relations.complementary([b])
+        assert completing.items == [one.item_id for one in found if one.item_id != similar.items[0]][:6]
+        assert {place["why"]["kind"] for place in completing.json["items"]} == {"complementary"}
+        assert {place["why"]["source_item_id"] for place in completing.json["items"]} == {b}
         assert (await shop.get(f"/v1/items/{b}/related", kind="other")).status == 400
         assert (await shop.get("/v1/items/nowhere/related")).code == "unknown_item"
         why = (await shop.get("/v1/why")).json
@@ -208,8 +276,131 @@ async def test_a_release_that_is_not_as_announced_is_not_used(
     gone = announcement(tiny_release())
     with BatchProducer(settings) as producer:
         value = encode_release(
-            type(gone)(**{f: getattr(gone, f) for f in gone.__struct_fields__} | {"path": str(tmp_path)})
+            type(gone)(**{f: getattr(gone, f) for f in gone.__struct_fields__} | {"uri": tmp_path.as_uri()})
         )
         producer.send(topics.releases, value, key=b"mmrec")
     async with open_shop(settings) as shop:
         assert (await shop.get("/readyz")).json["release"] == "none"
+
+
+def tell(settings: Settings, topics: Topics, release: Path | None = None, rules: RuleSet | None = None) -> None:
+    """Announce a release, and publish rules."""
+    with BatchProducer(settings) as producer:
+        producer.send(topics.releases, encode_release(announcement(release or tiny_release())), key=b"mmrec")
+        if rules is not None:
+            producer.send(topics.rules, encode_rules(rules), key=rules.key)
+
+
+def completed_item() -> tuple[str, list[str]]:
+    """An item of the tiny release with many complements, and these."""
+    relations = Relations(tiny_release())
+    found = {item_id: relations.complementary([item_id]) for item_id in load_release(tiny_release()).item_ids}
+    item_id = max(found, key=lambda one: len(found[one]))
+    return item_id, [one.item_id for one in found[item_id]]
+
+
+async def test_an_older_release_says_that_it_has_no_complements(settings: Settings, topics: Topics) -> None:
+    older = tiny_release_at(TINY_ALPHA)
+    item_id = load_release(older).item_ids[0]
+    tell(settings, topics, older)
+    async with open_shop(settings) as shop:
+        assert (await shop.get(f"/v1/items/{item_id}/related", kind="complementary")).code == "no_complements"
+
+
+async def test_rules_hold_for_what_goes_with_a_product(settings: Settings, topics: Topics) -> None:
+    item_id, found = completed_item()
+    banned, ruled_out, sold_out = found[:3]
+    publish(settings, *(product(one) for one in found[3:]), product(item_id), product(banned))
+    publish(settings, product(ruled_out, tags=["adult"]), product(sold_out, stock=0))
+    rule = Filter(id="adult", exclude='"adult" in item.tags', surfaces=["product"])
+    tell(settings, topics, rules=RuleSet(id="r", banned=[banned], filters=[rule]))
+    publish(settings, recommended("alice", [banned, ruled_out, found[3]]))
+    async with open_shop(settings) as shop:
+        beside = await shop.get(f"/v1/items/{item_id}/related", kind="complementary", k="100")
+        assert beside.items == found[3:]
+        # A list that was made before the rules were is shown by them all the same.
+        assert (await shop.get("/v1/recommendations", bearer("alice"))).items == [ruled_out, found[3]]
+
+
+async def test_a_known_visitor_has_an_order_of_their_own(settings: Settings, topics: Topics) -> None:
+    item_id, found = completed_item()
+    publish(settings, *(product(one) for one in (item_id, *found)))
+    publish(settings, Click(user_id="alice", item_id=found[-1], ts=NOW))
+    tell(settings, topics)
+    async with open_shop(settings) as shop:
+        path = f"/v1/items/{item_id}/related"
+        mine = await shop.get(path, bearer("alice"), kind="complementary", k="100")
+        common = await shop.get(path, kind="complementary", k="100")
+        assert common.items == found
+        assert set(mine.items) == set(found)
+        assert mine.items.index(found[-1]) < len(found) - 1
+        assert (mine.json["personalised"], common.json["personalised"]) == (True, False)
+        assert mine.headers["Cache-Control"] == "private, no-store"
+        for same in (
+            await shop.get(path, bearer("alice"), kind="complementary", k="100", personalised="false"),
+            await shop.get(path, bearer("bob"), kind="complementary", k="100"),
+            await shop.get(path, bearer("alice", consent=False), kind="complementary", k="100"),
+        ):
+            assert same.items == found
+
+
+class TestBesideACart:
+    async def test_is_what_completes_it_and_nothing_that_is_in_it(self, settings: Settings, topics: Topics) -> None:
+        item_id, found = completed_item()
+        publish(settings, *(product(one) for one in (item_id, *found, "taste")))
+        publish(settings, AddToCart(user_id="alice", item_id=found[0], ts=NOW))
+        publish(settings, AddToCart(user_id="alice", item_id=item_id, ts=NOW))
+        publish(settings, recommended("alice", [item_id, "taste"], list_id="home"))
+        tell(settings, topics)
+        async with open_shop(settings) as shop:
+            ask = {"surface": "cart", "k": "100", "why": "1"}
+            answer = await shop.get("/v1/recommendations", bearer("alice"), **ask)
+            places = {place["item_id"]: place["why"]["kind"] for place in answer.json["items"]}
+            assert not {item_id, found[0]} & set(places)
+            assert set(found[1:]) <= {one for one, kind in places.items() if kind == "complementary"}
+            assert (answer.items[-1], places["taste"]) == ("taste", "taste")
+            assert (answer.json["strategy"], answer.json["personalised"]) == ("complementary", True)
+            assert answer.headers["Cache-Control"] == "private, no-store"
+            # Elsewhere, and once the cart is empty, the list is the visitor's own.
+            assert (await shop.get("/v1/recommendations", bearer("alice"))).json["list_id"] == "home"
+            publish(settings, *(RemoveFromCart(user_id="alice", item_id=one, ts=NOW) for one in (found[0], item_id)))
+            await until("the cart is empty", lambda: not shop.gateway.carts.of("alice"))
+            assert (await shop.get("/v1/recommendations", bearer("alice"), **ask)).json["list_id"] == "home"
+
+    async def test_an_open_page_is_told_when_the_cart_changes(self, settings: Settings, topics: Topics) -> None:
+        item_id, found = completed_item()
+        publish(settings, *(product(one) for one in (item_id, *found)))
+        tell(settings, topics)
+        async with (
+            open_shop(settings) as shop,
+            shop.stream(bearer("alice"), surface="cart", k="5") as cart,
+            shop.stream(bearer("alice"), surface="home", k="5") as home,
+        ):
+            for reader in (cart, home):
+                assert (await reader.event("recommendations"))["strategy"] == "popular"
+            await shop.post("/v1/events", {"type": "add_to_cart", "item_id": item_id, "id": "1"}, bearer("alice"))
+            completed = await cart.event("recommendations")
+            assert completed["strategy"] == "complementary"
+            assert [place["item_id"] for place in completed["items"]] == found[:5]
+            publish(settings, recommended("alice", [found[0]], list_id="next"))
+            assert (await home.event("recommendations"))["list_id"] == "next"
+
+    async def test_a_page_may_say_what_is_in_the_cart_and_needs_nobodys_leave(
+        self, settings: Settings, topics: Topics
+    ) -> None:
+        item_id, found = completed_item()
+        publish(settings, *(product(one) for one in (item_id, *found)))
+        publish(settings, AddToCart(user_id="alice", item_id=found[0], ts=NOW))
+        tell(settings, topics)
+        ask = {"surface": "cart", "k": str(len(found)), "items": f"{item_id},,{item_id}"}
+        async with open_shop(settings) as shop:
+            for who in (None, bearer("bob"), bearer("bob", consent=False)):
+                answer = await shop.get("/v1/recommendations", who, **ask)
+                assert answer.items == found
+                assert answer.json["strategy"] == "complementary"
+            # What the page says counts, and not what the visitor's events do.
+            assert set((await shop.get("/v1/recommendations", bearer("alice"), **ask)).items) == set(found)
+            empty = await shop.get("/v1/recommendations", bearer("alice"), surface="cart", items="")
+            assert empty.json["strategy"] == "popular"
+            wrong = await shop.get("/v1/recommendations", surface="cart", items="x" * 1_000)
+            assert (wrong.status, wrong.json["error"]["field"]) == (400, "items")

@@ -12,7 +12,7 @@ from mmrec_stream.storefront.api import ApiError, Card
 from mmrec_stream.storefront.events import events_of
 from mmrec_stream.storefront.hub import PER_USER, Hub, Stream
 from mmrec_stream.storefront.newest import OVERHEAD, NewestLists
-from mmrec_stream.storefront.shaping import common_list, personal_list, reason
+from mmrec_stream.storefront.shaping import made_list, personal_list, reason
 from mmrec_stream.storefront.shelf import Addresses, Shelf, card_of
 from mmrec_stream.storefront.tokens import Visitor
 from mmrec_stream.storefront.trails import STEPS, Sessions, Trails
@@ -143,10 +143,10 @@ class TestShaping:
         assert [place.item_id for place in shown.items] == expected
         assert [place.position for place in shown.items] == list(range(len(expected)))
 
-    def test_a_common_list_has_an_id_of_its_items_alone(self) -> None:
+    def test_a_made_list_has_an_id_of_its_items_alone(self) -> None:
         def of(items: str, generated: int, surface: str = "home") -> str:
             cards = [card_of(product(item), None, ADDRESSES, 0) for item in items]
-            return common_list("popular", cards, surface, 5, release="r", generated=generated).list_id
+            return made_list("popular", cards, surface, 5, release="r", generated=generated).list_id
 
         assert of("abc", 1) == of("abc", 2)
         assert len({of("abc", 1), of("acb", 1), of("abc", 1, "cart")}) == 3

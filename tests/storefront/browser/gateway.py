@@ -68,6 +68,7 @@ class Gateway:
         self._serial = count(1)
         self._seen_ids: set[str] = set()
         self._taste: dict[str, list[str]] = defaultdict(list)
+        self._carts: dict[str, list[str]] = defaultdict(list)
         self._lists: dict[str, Json] = {}
         self._streams: set[tuple[str, str, int, asyncio.Queue[str]]] = set()
         self._loop = asyncio.new_event_loop()
@@ -225,9 +226,14 @@ class Gateway:
         for event in new:
             self._seen_ids.add(event["id"])
             self.events.append({"user": who, **event})
-        acted = [event for event in new if event["type"] not in ("impression", "remove_from_cart")]
+        for event in new:
+            if event["type"] == "add_to_cart":
+                self._carts[who].append(event["item_id"])
+            elif event["type"] in ("remove_from_cart", "purchase"):
+                self._carts[who] = [item_id for item_id in self._carts[who] if item_id != event["item_id"]]
+        acted = [event for event in new if event["type"] != "impression"]
         if acted and who:
-            self._taste[who] += [event["item_id"] for event in acted]
+            self._taste[who] += [event["item_id"] for event in acted if event["type"] != "remove_from_cart"]
             for key in [key for key in self._lists if key.startswith(f"{who}/")]:
                 del self._lists[key]
             for surface in ("home", "product", "cart"):
@@ -276,12 +282,19 @@ class Gateway:
                     source = liked
                 score += near
             scores[item_id] = (score + 99 * (item_id == first), source)
-        best = sorted(scores, key=lambda item_id: -scores[item_id][0])[:k]
+        cart = self._carts[who] if surface == "cart" else []
+        for item_id in cart:
+            row = self.rows.get(item_id)
+            for other in [] if row is None else self.shop.complements[row].tolist():
+                if self.shop[other].item_id in scores:
+                    scores[self.shop[other].item_id] = (99.0, item_id)
+        best = sorted((item_id for item_id in scores if item_id not in cart), key=lambda item_id: -scores[item_id][0])
+        best = best[:k]
         now = time() * 1000
         event = cause or now - 9
         made = {
             **self._list(best, surface, [scores[item_id] for item_id in best]),
-            "strategy": "hybrid" if recent else "popular",
+            "strategy": "complementary" if cart else "hybrid" if recent else "popular",
             "personalised": bool(recent),
             "alpha": round(min(0.85, 0.2 + 0.08 * len(self._taste[who])), 2) if recent else 0.0,
             "times": {

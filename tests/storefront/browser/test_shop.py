@@ -126,6 +126,28 @@ def test_what_leaves_the_cart_is_reported(gateway: Gateway, open_page: OpenPage)
     assert gone["item_id"] == "item-007"
 
 
+def test_beside_the_cart_is_what_completes_it_while_it_changes(gateway: Gateway, open_page: OpenPage) -> None:
+    tab = open_shop(open_page)
+    sign_in(tab, "ada")
+    shop = gateway.shop
+
+    def completing(item_id: str) -> set[str]:
+        return {shop[row].title for row in shop.complements[gateway.rows[item_id]].tolist()}
+
+    put_into_cart(tab, "item-007")
+    put_into_cart(tab, "item-031")
+    go(tab, "cart")
+    row = tab.get_by_role("region", name="Goes well with")
+    titles = row.locator("[part=title]")
+    in_cart = {gateway.catalogue[item_id].title for item_id in ("item-007", "item-031")}
+    until(tab, lambda: set(titles.all_inner_texts()) >= (completing("item-007") | completing("item-031")) - in_cart)
+    assert not in_cart & set(titles.all_inner_texts())
+    # What completed the one alone goes with it, without a reload.
+    gone = completing("item-007") - completing("item-031")
+    tab.get_by_role("button", name=f"Remove {gateway.catalogue['item-007'].title}").click()
+    until(tab, lambda: not gone & set(titles.all_inner_texts()))
+
+
 def test_a_category_shows_its_products_page_by_page(gateway: Gateway, open_page: OpenPage) -> None:
     tab = open_shop(open_page, "category/clothing")
     expected = sum(item.category.startswith("clothing.") for item in gateway.catalogue.values() if item.category)

@@ -128,8 +128,12 @@ export async function product({ can }, { id }) {
 
 export function basket(shop) {
   const place = h("div");
+  const ids = () => cart.lines().map(({ item }) => item.item_id).join();
+  const beside = ids() ? recommendations({ surface: "cart", items: ids(), count: 6, why: "" }) : null;
   function show() {
     const lines = cart.lines();
+    if (beside) beside.hidden = !lines.length;
+    if (lines.length) beside?.setAttribute("items", ids());
     const row = ({ item, quantity }) =>
       h(
         "li",
@@ -151,13 +155,12 @@ export function basket(shop) {
     );
   }
   show();
-  const first = cart.lines().at(-1)?.item.item_id;
   return {
     title: "Cart",
     content: [
       h("h1", {}, "Your cart"),
       place,
-      first ? recommendations({ surface: "cart", item: first, kind: "complementary", count: 6, why: "" }) : null,
+      beside,
       recommendations({ surface: "home", count: 12, why: "" }),
     ],
   };

@@ -85,10 +85,12 @@ export interface RecommendationsEventMap {
 export interface RecommendationsAttributes {
   /** Where the gateway is; the page's own folder where it is missing. */
   gateway?: string;
-  /** "home", "product", "cart", or a name of your own. */
+  /** "home", "product", "cart" (what completes the visitor's cart), or a name of your own. */
   surface?: string;
   /** The product that the list is about: related products instead of personal ones. */
   item?: string;
+  /** On the cart: the ids of what is in it, by commas; what the visitor's events say where it is missing. */
+  items?: string;
   /** Which related products; "similar", and "complementary" on the cart, where it is missing. */
   kind?: "similar" | "complementary" | "also_viewed";
   layout?: "row" | "grid";

@@ -420,7 +420,7 @@
 
   class Recommendations extends HTMLElement {
     static observedAttributes = [
-      "gateway", "surface", "item", "kind", "count", "user", "session", "token", "personalised", "why",
+      "gateway", "surface", "item", "items", "kind", "count", "user", "session", "token", "personalised", "why",
       "layout", "lang", "dir", "heading", "heading-level", "url",
     ];
 
@@ -572,7 +572,7 @@
       const k = this.#count;
       const request = item
         ? { path: `v1/items/${encodeURIComponent(item)}/related`, parameters: { kind: this.#kind, k, why }, live: false }
-        : { path: "v1/recommendations", parameters: { surface: this.#surface, k, why }, live: !source.anonymous };
+        : { path: "v1/recommendations", parameters: { surface: this.#surface, items: this.getAttribute("items"), k, why }, live: !source.anonymous };
       const who = await source.who();
       const key = JSON.stringify([who, request]);
       this.#failures = 0;
@@ -610,7 +610,7 @@
       const name = this.getAttribute("item") ? this.#kind : this.#surface;
       const personal = !this.#list || this.#list.personalised || this.getAttribute("item");
       this.#heading.textContent =
-        this.getAttribute("heading") || (personal && this.getAttribute("personalised") !== "false" ? this.#say(name) || this.#say("home") : this.#say("popular"));
+        this.getAttribute("heading") || this.#say(this.#list?.strategy) || (personal && this.getAttribute("personalised") !== "false" ? this.#say(name) || this.#say("home") : this.#say("popular"));
       this.#heading.ariaLevel = this.getAttribute("heading-level") || "2";
       this.#previous.ariaLabel = this.#say("previous");
       this.#next.ariaLabel = this.#say("next");
