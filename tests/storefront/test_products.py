@@ -276,7 +276,7 @@ async def test_a_release_that_is_not_as_announced_is_not_used(
     gone = announcement(tiny_release())
     with BatchProducer(settings) as producer:
         value = encode_release(
-            type(gone)(**{f: getattr(gone, f) for f in gone.__struct_fields__} | {"path": str(tmp_path)})
+            type(gone)(**{f: getattr(gone, f) for f in gone.__struct_fields__} | {"uri": tmp_path.as_uri()})
         )
         producer.send(topics.releases, value, key=b"mmrec")
     async with open_shop(settings) as shop:
