@@ -5,8 +5,12 @@ class UserError(Exception):
     """Something the user can put right; the command line prints it without a traceback."""
 
 
-class NoBrokerError(UserError):
-    """No broker answers, or the one that does cannot say yet: whoever can wait may try again."""
+class NotNowError(UserError):
+    """Something that passes, or can be put right elsewhere: whoever can wait may try again."""
+
+
+class NoBrokerError(NotNowError):
+    """No broker answers, or the one that does cannot say yet."""
 
 
 def first_line(error: Exception) -> str:

@@ -129,6 +129,21 @@ class Settings(BaseSettings):
     web_port: Annotated[int, Field(ge=0, le=65_535)] = 6066
     """Port of health and metrics; 0 takes a free one."""
 
+    release_keys: str = ""
+    """Public keys (ed25519, PEM), or the path of a file of them: one of them must have signed a release before it is
+    loaded. Empty takes unsigned ones. `mmrec release new-key` makes a pair."""
+
+    release_signing_key: SecretStr | None = None
+    """The private key (ed25519, PEM), or the path of its file, that `mmrec release sign` and `mmrec train` sign with.
+    Workers need none."""
+
+    release_store: Annotated[str, Field(pattern=r"^(s3://[a-z0-9.-]+(/[^?#]*[^/?#])?/?)?$")] = ""
+    """Where `mmrec train` and `mmrec release announce` put releases, and workers fetch them from: `s3://bucket/prefix`
+    in any store that speaks S3. Empty: workers read them where the trainer has written them."""
+
+    release_cache_mb: Annotated[float, Field(gt=0)] = 4096.0
+    """What copies of releases out of a store may take on a worker's disk, in `MMREC_DATA_DIR/release-cache`."""
+
     storefront_host: str = "127.0.0.1"
     """Where `mmrec storefront` listens."""
 

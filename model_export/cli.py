@@ -208,16 +208,20 @@ def _round(
     stage: Literal["shadow", "canary", "live"],
 ) -> None:
     from mmrec_stream.operations.rollouts import announce_release
-    from mmrec_stream.releases import verify_release
+    from mmrec_stream.releases import sign_release, verify_release
+    from mmrec_stream.releases.signing import signing_key
     from model_export.rounds import train_round
     from model_export.terminal import TrainingBar, release_summary
 
+    key = signing_key(settings)
     with TrainingBar(console) as bar:
         done = train_round(dataset, store, config, progress=bar.update, threads=threads, checkpoint=checkpoint)
     if done.path is None:
         raise UserError(f"the new model is thrown away, as it is worse: {done.verdict.reason}")
     console.print(release_summary(verify_release(done.path)))
     console.print(f"{done.verdict.reason}; {done.seconds:.0f} s in all")
+    if key is not None:
+        console.print(f"signed with key {sign_release(done.path, key)}")
     if announced:
         announce_release(settings, done.path, stage=stage)
         console.print(f"announced to {settings.bootstrap}: {stage}")

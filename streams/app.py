@@ -133,10 +133,16 @@ class StreamApp(faust.App):
             self.add_future(running)
 
     async def join(self, topics: Sequence[str]) -> GroupClient:
-        """Join the group, to share these topics' partitions."""
+        """Join the group, to share these topics' partitions.
+
+        Raises:
+            asyncio.CancelledError: the worker was asked to stop before it had joined.
+        """
         protocol = await asyncio.to_thread(group_protocol, self.settings)
         client = GroupClient(self.settings, protocol, self.assignment)
         await self.standbys.warm_up(lambda: self.should_stop)
+        if self.should_stop:  # whoever hands partitions over has been there already
+            raise asyncio.CancelledError
         self.assignment.attach(client)
         client.subscribe(topics)
         self.client = client

@@ -115,6 +115,7 @@ class Assignment:
         serving = set(self.owners.serving)
         return (
             told
+            and not self._client.leaving
             and not self._in_question
             and len(serving) == len(self.owners)
             and all(tp.partition in serving for tp in self._placed)

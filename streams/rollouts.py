@@ -23,7 +23,7 @@ from mmrec_stream.contracts.behaviour import EventType
 from mmrec_stream.contracts.identity import id_keys
 from mmrec_stream.contracts.releases import ReleaseAnnouncement
 from mmrec_stream.contracts.rollouts import CountsRecord, StageRecord, encode_rollout
-from mmrec_stream.errors import UserError
+from mmrec_stream.errors import NotNowError, UserError
 from mmrec_stream.kafka.clients import BatchProducer
 from mmrec_stream.processes import give_back_memory
 from mmrec_stream.profiles.columns import EventColumns
@@ -47,6 +47,10 @@ SAMPLED = 16
 SAMPLE_S = 0.05
 """Least time between two comparisons, which bounds their cost to some 5% of a core."""
 
+AGAIN_S = 10.0
+"""How long a release that cannot be had at the moment is left alone: a store that is away is asked six times a minute,
+and whoever mends a full disk waits no longer."""
+
 MAX_SEEN = 1_000_000
 """Users whose first click or cart is remembered, 100 bytes each; with as many counted, nothing is left to find out."""
 
@@ -64,6 +68,7 @@ class Trying:
 
     what: Rollout
     refused: str = ""
+    """Why this worker cannot load it."""
     since: int = field(default_factory=lambda: _now_ms())
     tally: Tally = field(default_factory=Tally)
     seen: dict[str, set[int]] = field(default_factory=lambda: {name: set() for name in OUTCOMES.values()})
@@ -103,7 +108,8 @@ class Rollouts:
             settings: where the brokers are.
             recommender: what serves the releases.
             load: loads a release and brings it up to date with the catalogue, calls back with it when nothing may come
-                in between, and keeps it up to date from then on. Raises UserError where it cannot be used.
+                in between, and keeps it up to date from then on. Raises UserError where it cannot be used, and
+                NotNowError where it may be later.
             metrics: told which releases serve.
         """
         topics = Topics.of(settings)
@@ -116,6 +122,9 @@ class Rollouts:
         self._state = rollout.EMPTY
         self._arms: dict[tuple[str, int], Arm] = {}
         self._unusable: dict[tuple[str, int], str] = {}
+        self._not_now: dict[tuple[str, int], float] = {}
+        """When releases that could not be had are asked for again, by the monotonic clock."""
+        self._beside: Arm | None = None
         self._trying: Trying | None = None
         self._decided: tuple[StageRecord, float] | None = None
         self._told: CountsRecord | None = None
@@ -233,18 +242,19 @@ class Rollouts:
         serving = self._recommender.scorer
         arm = self._arms[live.version, live.announced]
         changed = serving is not arm.scorer
-        if changed or trying is not self._trying:
+        beside = self._arm(trying)
+        if changed or trying is not self._trying or beside is not self._beside:
             before = self._recommender.release
-            self._trying = trying
+            self._trying, self._beside = trying, beside
             self._recommender.serve(arm, self._tried(trying))
             if changed:
                 log.info("release %s took over from %s on %s", live.version, before, arm.scorer.device.upper())
-            if trying is not None and self._arm(trying) is not None:
+            if trying is not None and beside is not None:
                 log.info("release %s is on trial beside %s: %s", trying.what.version, live.version, trying.what.stage)
             self._metrics.release.clear()
             self._metrics.release.labels(version=live.version, provider=arm.scorer.device).set(1)
-        keep = {arm, self._arm(trying)}
-        del arm
+        keep = {arm, beside}
+        del arm, beside
         self._free(keep)
 
     def _live(self, state: State) -> Rollout | None:
@@ -266,17 +276,19 @@ class Rollouts:
     def _try(self, candidate: Rollout | None) -> Trying | None:
         if candidate is None:
             return None
+        self._loaded(candidate)
+        refused = self._unusable.get((candidate.version, candidate.announced), "")
         before = self._trying
         if before is not None and (before.what.announced, before.what.stage, before.what.version) == (
             candidate.announced, candidate.stage, candidate.version,
         ):  # fmt: skip
+            before.refused = refused
             return before
-        self._loaded(candidate)
-        return Trying(candidate, self._unusable.get((candidate.version, candidate.announced), ""))
+        return Trying(candidate, refused)
 
     def _loaded(self, one: Rollout) -> Arm | None:
         key = one.version, one.announced
-        if key in self._unusable or key in self._arms:
+        if key in self._unusable or key in self._arms or self._not_now.get(key, 0.0) > time.monotonic():
             return self._arms.get(key)
 
         def take(scorer: Scorer) -> None:
@@ -284,6 +296,11 @@ class Rollouts:
 
         try:
             self._load(one.announcement, take)
+        except NotNowError as error:
+            self._not_now[key] = time.monotonic() + AGAIN_S
+            log.warning(
+                "release %s cannot be had yet, %s goes on serving: %s", one.version, self._recommender.release, error
+            )
         except UserError as error:
             self._unusable[key] = str(error)
             log.error("release %s is not used, %s goes on serving: %s", one.version, self._recommender.release, error)

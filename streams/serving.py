@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -29,6 +28,7 @@ from mmrec_stream.ranking.providers import choose_device
 from mmrec_stream.ranking.recommend import Recommender
 from mmrec_stream.ranking.repeats import Repeats
 from mmrec_stream.ranking.scorer import Scorer
+from mmrec_stream.releases.access import check_access, opened
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import Topics
 from streams.encoding import ENCODE_BATCH, Encoding
@@ -43,8 +43,9 @@ def check_scoring(settings: Settings) -> None:
     """Before a worker starts: what is demanded by name has to be there, as no release could serve without it.
 
     Raises:
-        UserError: CUDA does not work here, or faiss is not installed.
+        UserError: CUDA does not work here, faiss is not installed, or store or keys cannot be used.
     """
+    check_access(settings)
     choose_device("cuda" if settings.provider == "cuda" else "cpu")
     if settings.retrieval == "approximate":
         load_faiss()
@@ -60,6 +61,7 @@ class Serving:
         from then on."""
         self._topics = Topics.of(settings)
         self._metrics = metrics
+        self._stopping = threading.Event()
         self.catalogue = Catalogue()
         self.columns = ProductColumns()
         self._windows = Windows()
@@ -104,6 +106,7 @@ class Serving:
 
     def stop(self) -> None:
         """End the threads."""
+        self._stopping.set()
         for running in (self._catalogue_follower, self._rules_follower, self.rollouts):
             running.end()
         self._catalogue_follower.stop()
@@ -198,12 +201,27 @@ class Serving:
     def _load(self, announced: ReleaseAnnouncement, take: Callable[[Scorer], None]) -> None:
         """Load a release, and hand it to `take` when it knows the whole catalogue."""
         settings, topic = self._settings, self._topics.catalogue
-        scorer = Scorer.load(
-            Path(announced.path),
-            provider=settings.provider,
-            threads=settings.scoring_threads,
-            manifest_sha256=announced.manifest_sha256,
-        )
+        with opened(announced, settings, self._stopping.is_set) as (path, expected):
+            scorer = Scorer.load(path, provider=settings.provider, threads=settings.scoring_threads, expected=expected)
+            # In the block, as ranking in two stages loads another graph out of the folder.
+            ends, elsewhere = self._inform(scorer)
+        with self._changing:
+            # What the clock has changed, and what came, while the whole catalogue was read.
+            table = scorer.table
+            table.set_available(np.arange(len(table)), self.catalogue.sellable(table.keys))
+            for messages in read_batches(settings, topic, start_offsets=ends):
+                elsewhere |= self._tell(scorer, *catalogue_changes(messages))
+            self._permit(scorer)
+            take(scorer)
+        self.encoding.put(elsewhere.values())
+
+    def _inform(self, scorer: Scorer) -> tuple[dict[int, int], dict[str, CatalogueItem]]:
+        """Let a release know the catalogue, and rank as is set.
+
+        Returns:
+            Up to which offset of each partition it knows the catalogue, and whose pictures are yet to be read.
+        """
+        settings, topic = self._settings, self._topics.catalogue
         trained = scorer.release.manifest.preset
         if trained != self._tastes.name:
             log.warning(
@@ -220,15 +238,7 @@ class Serving:
             elsewhere |= self._tell(scorer, *catalogue_changes(messages))
         # After the catalogue, so that an index has all of it.
         scorer.retrieve(settings.retrieval)
-        with self._changing:
-            # What the clock has changed, and what came, while the whole catalogue was read.
-            table = scorer.table
-            table.set_available(np.arange(len(table)), self.catalogue.sellable(table.keys))
-            for messages in read_batches(settings, topic, start_offsets=ends):
-                elsewhere |= self._tell(scorer, *catalogue_changes(messages))
-            self._permit(scorer)
-            take(scorer)
-        self.encoding.put(elsewhere.values())
+        return ends, elsewhere
 
     def _tell(self, scorer: Scorer, items: Sequence[CatalogueItem], removed: Sequence[str]) -> dict[str, CatalogueItem]:
         """Let a release that does not serve yet know of catalogue changes; says whose pictures are yet to be read.

@@ -74,10 +74,54 @@ def verify(release: Which) -> None:
     Example: `mmrec release verify var/releases/20261124T064500Z-3f2a`
     """
     from mmrec_stream.ranking.inspection import inspect_release
+    from mmrec_stream.releases.signing import trusted_keys
 
     settings = load_settings()
-    for line in inspect_release(_folder(settings, release), settings.provider, settings.scoring_threads):
+    folder, keys = _folder(settings, release), trusted_keys(settings)
+    for line in inspect_release(folder, settings.provider, settings.scoring_threads, keys):
         typer.echo(line)
+
+
+@app.command()
+def sign(release: Which) -> None:
+    """Sign a release with the private key in MMREC_RELEASE_SIGNING_KEY (PEM, or the path of its file).
+
+    Workers that have the public key in MMREC_RELEASE_KEYS load nothing that is not signed. What is signed is the
+    manifest, which names every file by its hash. `mmrec train` signs by itself where the key is set.
+
+    Example: `MMREC_RELEASE_SIGNING_KEY=/run/secrets/release.pem mmrec release sign 20261124T064500Z-3f2a`
+    """
+    from mmrec_stream.releases import sign_release
+    from mmrec_stream.releases.signing import signing_key
+
+    settings = load_settings()
+    key = signing_key(settings)
+    if key is None:
+        raise UserError("MMREC_RELEASE_SIGNING_KEY is not set; `mmrec release new-key FILE` makes a key")
+    folder = _folder(settings, release)
+    typer.echo(f"{folder.name}: signed with key {sign_release(folder, key)}")
+
+
+@app.command("new-key")
+def new_key(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where the private key goes; it must not exist.")],
+) -> None:
+    """Make a pair of keys: the private one into FILE, for its owner alone, the public one to standard output.
+
+    Example: `mmrec release new-key release.pem > release.pub`, then MMREC_RELEASE_KEYS=release.pub for the workers
+    """
+    import os
+
+    from mmrec_stream.releases.signing import new_key as new_pair
+
+    private, public = new_pair()
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}") from None
+    with os.fdopen(descriptor, "w") as stream:
+        stream.write(private)
+    typer.echo(public, nl=False)
 
 
 @app.command()
@@ -101,10 +145,11 @@ def announce(
     """
     from mmrec_stream.operations.rollouts import announce_release, read_state
     from mmrec_stream.ranking.inspection import inspect_release
+    from mmrec_stream.releases.signing import trusted_keys
 
     settings = load_settings(bootstrap=bootstrap)
     folder = _folder(settings, release)
-    inspect_release(folder, settings.provider, settings.scoring_threads)
+    inspect_release(folder, settings.provider, settings.scoring_threads, trusted_keys(settings))
     first = read_state(settings).live is None
     version = announce_release(settings, folder, stage=stage, share=share, shadow_s=shadow_s, canary_s=canary_s)
     at_once = first and stage != "live"

@@ -283,12 +283,13 @@ def _catalogue(settings: Settings) -> "tuple[ProductColumns, list[CatalogueItem]
 def _scorer(settings: Settings, items: "list[CatalogueItem]") -> "Scorer":
     from mmrec_stream.operations.rollouts import read_state
     from mmrec_stream.ranking.scorer import Scorer
+    from mmrec_stream.releases.access import opened
 
     live = read_state(settings).live
     if live is None:
         raise UserError("no release is live: `mmrec train` makes one")
-    told = live.announcement
-    scorer = Scorer.load(Path(told.path), provider="cpu", manifest_sha256=told.manifest_sha256)
+    with opened(live.announcement, settings) as (path, expected):
+        scorer = Scorer.load(path, provider="cpu", expected=expected)
     for start in range(0, len(items), 256):
         scorer.add_items(items[start : start + 256])
     return scorer

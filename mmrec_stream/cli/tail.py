@@ -144,7 +144,7 @@ def _text(topic: Topic, message: "Message", names: "Names", top: int) -> str:
         case Topic.RELEASES:
             release = decode_release(message.value())
             metrics = ", ".join(f"{name} {value:.4f}" for name, value in release.metrics.items())
-            return f"{key}: release {release.version} at {release.path} {metrics}".rstrip()
+            return f"{key}: release {release.version} at {release.uri} {metrics}".rstrip()
         case Topic.CATALOGUE:
             from mmrec_stream.contracts.catalogue import decode_item
 

@@ -17,7 +17,8 @@ class ReleaseAnnouncement(Struct, kw_only=True, frozen=True, omit_defaults=True)
     """
 
     version: Id
-    path: Annotated[str, Meta(min_length=1, max_length=4_096, description="folder as the workers see it")]
+    uri: Annotated[str, Meta(pattern="^(file|s3)://", max_length=4_096)]
+    """Where it lies: a folder as the workers see it, or its manifest in a store, by hash."""
     manifest_sha256: Sha256
     created: EventTime
     metrics: dict[str, float] = {}
@@ -31,6 +32,10 @@ class ReleaseAnnouncement(Struct, kw_only=True, frozen=True, omit_defaults=True)
     canary_s: Annotated[float, Meta(ge=0)] = 600.0
     """Least time as a canary, s."""
     v: SchemaVersion = 1
+
+    def at(self, uri: str) -> "ReleaseAnnouncement":
+        """The same release elsewhere."""
+        return msgspec.structs.replace(self, uri=uri)
 
 
 encode_release = msgspec.json.Encoder().encode

@@ -10,13 +10,16 @@ from pathlib import Path
 from mmrec_stream.processes import die_with_parent
 from mmrec_stream.settings import Settings
 
+SECRETS = {"storefront_keys", "sasl_password", "release_signing_key"}
+"""Settings that a child has from the environment alone, if at all."""
+
 STOP_TIMEOUT_S = 20.0
 """A worker stops within 2 s, a training at once."""
 
 
 def environment(settings: Settings, **more: object) -> dict[str, str]:
     """The variables of a child: ours, with what `settings` has of its own and `more`."""
-    given = settings.model_dump(mode="json", exclude_unset=True, exclude={"storefront_keys", "sasl_password"}) | more
+    given = settings.model_dump(mode="json", exclude_unset=True, exclude=SECRETS) | more
     said = {name: ",".join(value) if isinstance(value, list) else str(value) for name, value in given.items()}
     return os.environ | {f"MMREC_{name.upper()}": value for name, value in said.items()}
 

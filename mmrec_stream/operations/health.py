@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 from mmrec_stream.errors import UserError
 from mmrec_stream.kafka.admin import Cluster, TopicState
@@ -13,6 +12,7 @@ from mmrec_stream.operations.findings import Finding, Level
 from mmrec_stream.operations.placement import Placement, judge
 from mmrec_stream.operations.rollouts import read_state
 from mmrec_stream.releases import verify_release
+from mmrec_stream.releases.access import opened
 from mmrec_stream.releases.rollout import Rollout
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import MAX_BEHAVIOUR_TOPICS, Topics, TopicSpec, changelog_topic, topic_plan
@@ -152,18 +152,20 @@ def _releases(settings: Settings, topic: str) -> Iterator[Finding]:
     if state.live is None:
         yield Finding(Level.NOTE, "release", f"none is live on {topic}: lists are the popular items", "`mmrec train`")
     else:
-        yield _release("release", state.live, "workers keep the release that they have; announce another")
+        yield _release(settings, "release", state.live, "workers keep the release that they have; announce another")
     if state.candidate is not None:
-        yield _release("release on trial", state.candidate, "workers withdraw it; announce it again when it is whole")
+        remedy = "workers withdraw it; announce it again when it is whole"
+        yield _release(settings, "release on trial", state.candidate, remedy)
 
 
-def _release(check: str, found: Rollout, remedy: str) -> Finding:
+def _release(settings: Settings, check: str, found: Rollout, remedy: str) -> Finding:
     told = found.announcement
     try:
-        verify_release(Path(told.path), told.manifest_sha256)
+        with opened(told, settings) as (path, expected):
+            verify_release(path, expected)
     except UserError as error:
         return Finding(Level.BROKEN, check, str(error), remedy)
-    return Finding(Level.OK, check, f"{told.version} ({found.stage}) at {told.path}, every hash as announced")
+    return Finding(Level.OK, check, f"{told.version} ({found.stage}) at {told.uri}, every hash as announced")
 
 
 def _lag(cluster: Cluster, settings: Settings, behaviour: list[str]) -> Iterator[Finding]:

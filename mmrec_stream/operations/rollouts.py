@@ -13,7 +13,9 @@ from mmrec_stream.errors import UserError
 from mmrec_stream.kafka.clients import BatchProducer
 from mmrec_stream.kafka.reader import read
 from mmrec_stream.releases import announcement, rollout
+from mmrec_stream.releases.access import placed
 from mmrec_stream.releases.rollout import Rollout, State
+from mmrec_stream.releases.signing import trusted_keys
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import Topics
 
@@ -42,10 +44,12 @@ def announce_release(
     shadow_s: float = 30.0,
     canary_s: float = 600.0,
 ) -> str:
-    """Verify a release, tell the workers of it, and wait until the broker has that; returns its version.
+    """Verify a release, put it into the store if there is one, and tell the workers of it; returns its version.
+
+    The broker has the announcement when this returns.
 
     Args:
-        settings: where the brokers are.
+        settings: where the brokers and the store are.
         path: the release's folder.
         stage: where it begins.
         share: of the users, while it is a canary.
@@ -53,18 +57,19 @@ def announce_release(
         canary_s: least time as a canary, s.
 
     Raises:
-        UserError: the release does not verify or is the one that serves, a value is out of bounds, or the broker does
-            not take the announcement.
+        UserError: the release does not verify, is not signed as it should be, or is the one that serves, a value is
+            out of bounds, or the store does not take it or the broker the announcement.
     """
-    told = msgspec.structs.replace(announcement(path), stage=stage, share=share, shadow_s=shadow_s, canary_s=canary_s)
-    value = encode_release(told)
+    told = announcement(path, trusted_keys(settings))
+    told = msgspec.structs.replace(told, stage=stage, share=share, shadow_s=shadow_s, canary_s=canary_s)
     try:
-        decode_release(value)
+        decode_release(encode_release(told))
     except UNREADABLE as error:
         raise UserError(f"this release cannot be announced so: {error}") from None
     live = read_state(settings).live
     if live is not None and live.version == told.version and stage != "live":
         raise UserError(f"release {told.version} is live; on trial again, it would leave everybody without it")
+    value = encode_release(placed(told, path, settings))
     _send(settings, Topics.of(settings).releases, told.version, value)
     return told.version
 

@@ -7,24 +7,29 @@ import onnxruntime as ort
 
 from mmrec_stream.errors import UserError
 from mmrec_stream.ranking.scorer import Scorer
-from mmrec_stream.releases.folder import GRAPHS, Release
+from mmrec_stream.releases.folder import GRAPHS, MANIFEST, Expected, Release, signer_of
+from mmrec_stream.releases.signing import PublicKeys
 
 
-def inspect_release(path: Path, provider: Literal["auto", "cpu", "cuda"], threads: int) -> list[str]:
+def inspect_release(
+    path: Path, provider: Literal["auto", "cpu", "cuda"], threads: int, keys: PublicKeys | None = None
+) -> list[str]:
     """Check a release whole, and say what was checked.
 
     Args:
         path: its folder.
         provider: where to run it.
         threads: of one run.
+        keys: of which one must have signed it; None where none is asked for.
 
     Raises:
         UserError: a worker would refuse it; says why.
     """
-    scorer = Scorer.load(path, provider=provider, threads=threads)
+    scorer = Scorer.load(path, provider=provider, threads=threads, expected=Expected(keys=keys))
     manifest = scorer.release.manifest
+    signed = "" if keys is None else f", signed with key {signer_of(path, (path / MANIFEST).read_bytes(), keys)}"
     return [
-        f"{manifest.version}: {len(manifest.files)} files, every size and sha256 as its manifest says",
+        f"{manifest.version}: {len(manifest.files)} files, every size and sha256 as its manifest says{signed}",
         f"format {manifest.format}, opset {manifest.opset}, {manifest.dimensions.items} products",
         *(_graph(scorer.release, name) for name in GRAPHS),
         f"golden outputs come out the same on {scorer.device.upper()}: lists, both halves alone, item vectors",

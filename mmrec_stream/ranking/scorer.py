@@ -23,7 +23,16 @@ from mmrec_stream.ranking.providers import Device, choose_device, session_on
 from mmrec_stream.ranking.retrieval import Retrieval
 from mmrec_stream.ranking.types import TOLERANCES, Features, Lists, blank_features, close
 from mmrec_stream.ranking.users import UserEncoder
-from mmrec_stream.releases.folder import ITEM_ENCODER, RANKER, VOCABULARIES, Half, Release, load_release
+from mmrec_stream.releases.folder import (
+    ANY,
+    ITEM_ENCODER,
+    RANKER,
+    VOCABULARIES,
+    Expected,
+    Half,
+    Release,
+    load_release,
+)
 
 TABLE_INPUTS = ("item_vectors", "neighbours", "neighbour_weights", "available")
 OUTPUTS = ("rows", "scores", "p_user", "p_item", "alpha")
@@ -88,7 +97,7 @@ class Scorer:
         *,
         provider: Literal["auto", "cpu", "cuda"] = "auto",
         threads: int = 0,
-        manifest_sha256: str | None = None,
+        expected: Expected = ANY,
     ) -> "Scorer":
         """Verify the release at `path`, load it, compare it with its golden outputs, and warm it up.
 
@@ -96,13 +105,13 @@ class Scorer:
             path: The release's folder.
             provider: Where to run (`settings.provider`).
             threads: Threads of one run (`settings.scoring_threads`); 0 lets ONNX Runtime choose.
-            manifest_sha256: The manifest's hash as announced.
+            expected: What the release has to be, beside whole.
 
         Raises:
             UserError: The release is damaged, or computes something else here than where it was exported.
         """
         began = time.perf_counter()
-        release = load_release(path, manifest_sha256)
+        release = load_release(path, expected)
         device = choose_device(provider)
         try:
             scorer = cls(release, device, threads)

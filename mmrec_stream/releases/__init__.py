@@ -1,10 +1,12 @@
 """Model releases: what one says of itself, how it is written, verified, loaded and kept."""
 
 from mmrec_stream.releases.folder import (
+    Expected,
     Release,
     announcement,
     load_release,
     release_files,
+    sign_release,
     verify_release,
     write_release,
 )
@@ -12,6 +14,7 @@ from mmrec_stream.releases.manifest import Manifest
 from mmrec_stream.releases.store import list_releases, new_version, newest_release, prune_releases
 
 __all__ = [
+    "Expected",
     "Manifest",
     "Release",
     "announcement",
@@ -21,6 +24,7 @@ __all__ = [
     "newest_release",
     "prune_releases",
     "release_files",
+    "sign_release",
     "verify_release",
     "write_release",
 ]

@@ -11,16 +11,21 @@ from typing import Literal
 
 import msgspec
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import DTypeLike, NDArray
 
 from mmrec_stream.contracts.releases import ReleaseAnnouncement
 from mmrec_stream.errors import UserError
 from mmrec_stream.releases.manifest import FORMAT, FileEntry, Manifest, decode_manifest, encode_manifest
+from mmrec_stream.releases.signing import MAX_SIGNATURE_BYTES, PublicKeys, key_name, signature_of
 
 Half = Literal["user", "item"]
 """Of the mix: p_user or p_item."""
 
 MANIFEST = "manifest.json"
+SIGNATURE = "manifest.sig"
+"""Of the manifest; a release may be without."""
+
 ITEM_ENCODER = "item_encoder.onnx"
 RANKER = "ranker.onnx"
 USER_ENCODER = "user_encoder.onnx"
@@ -54,6 +59,26 @@ MAX_FILE_BYTES = 32 << 30
 
 _CHUNK = 1 << 20
 """Bytes hashed at a time: 1 MiB keeps sha256 at full speed and memory flat."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a release has to be, beside whole."""
+
+    version: str | None = None
+    """The version that was announced; None where nobody said."""
+    manifest_sha256: str | None = None
+    """What the manifest's own hash was announced as."""
+    keys: PublicKeys | None = None
+    """One of which must have signed it; None takes unsigned ones."""
+
+    @classmethod
+    def of(cls, told: ReleaseAnnouncement, keys: PublicKeys | None) -> "Expected":
+        """What an announced release has to be."""
+        return cls(told.version, told.manifest_sha256, keys)
+
+
+ANY = Expected()
 
 
 @dataclass(frozen=True)
@@ -101,10 +126,8 @@ def write_release(folder: Path, files: Mapping[str, bytes], manifest: Manifest) 
     Raises:
         UserError: The folder exists, or a file is missing or unknown.
     """
-    if unexpected := _unexpected(files):
-        raise UserError(
-            f"a release consists of {', '.join(FILES)}; missing or unknown: {', '.join(sorted(unexpected))}"
-        )
+    if different := unexpected(files):
+        raise UserError(f"a release consists of {', '.join(FILES)}; missing or unknown: {', '.join(sorted(different))}")
     if folder.exists():
         raise UserError(f"{folder} exists; a release is never overwritten, choose another version")
     entries = {
@@ -129,12 +152,12 @@ def write_release(folder: Path, files: Mapping[str, bytes], manifest: Manifest) 
     return complete
 
 
-def verify_release(path: Path, manifest_sha256: str | None = None) -> Manifest:
-    """Check a release whole: manifest, format, every file's size and sha256, nothing besides.
+def verify_release(path: Path, expected: Expected = ANY) -> Manifest:
+    """Check a release whole: manifest, signature, format, every file's size and sha256, nothing besides.
 
     Args:
         path: The release's folder.
-        manifest_sha256: What the manifest's own hash must be (as announced), or None where nobody said.
+        expected: What it has to be beside that.
 
     Raises:
         UserError: Something is wrong; names the file and what to do.
@@ -142,8 +165,10 @@ def verify_release(path: Path, manifest_sha256: str | None = None) -> Manifest:
     if not path.is_dir():
         raise UserError(f"release {path}: no such folder; check MMREC_DATA_DIR, or write one with `mmrec train`")
     content = _manifest_bytes(path)
-    if manifest_sha256 is not None and hashlib.sha256(content).hexdigest() != manifest_sha256:
+    if expected.manifest_sha256 not in (None, hashlib.sha256(content).hexdigest()):
         raise UserError(f"release {path}: {MANIFEST} is not the one that was announced; copy the release again")
+    if expected.keys is not None:
+        signer_of(path, content, expected.keys)
     try:
         version = msgspec.json.decode(content, type=_Versioned).format
         if version != FORMAT:
@@ -154,23 +179,63 @@ def verify_release(path: Path, manifest_sha256: str | None = None) -> Manifest:
         manifest = decode_manifest(content)
     except msgspec.DecodeError as error:
         raise UserError(f"release {path}: {MANIFEST} cannot be read: {error}") from None
-    if different := _unexpected(manifest.files):
+    if expected.version not in (None, manifest.version):
+        raise UserError(f"release {path}: it was announced as {expected.version}, and is {manifest.version}")
+    if different := unexpected(manifest.files):
         raise UserError(f"release {path}: {MANIFEST} lacks or adds {', '.join(sorted(different))}")
-    for entry in sorted(path.iterdir()):
-        if entry.name != MANIFEST and entry.name not in manifest.files:
-            raise UserError(f"release {path}: {entry.name} does not belong to it; remove it, or export again")
-    for name, expected in manifest.files.items():
-        _verify_file(path, name, expected)
+    for file in sorted(path.iterdir()):
+        if file.name not in (MANIFEST, SIGNATURE) and file.name not in manifest.files:
+            raise UserError(f"release {path}: {file.name} does not belong to it; remove it, or export again")
+    for name, entry in manifest.files.items():
+        _verify_file(path, name, entry)
     return manifest
 
 
-def load_release(path: Path, manifest_sha256: str | None = None) -> Release:
+def sign_release(path: Path, key: Ed25519PrivateKey) -> str:
+    """Sign a release that verifies; an earlier signature is replaced. Returns the name of the key.
+
+    Raises:
+        UserError: As `verify_release`.
+    """
+    verify_release(path)
+    content = signature_of(_manifest_bytes(path), key)
+    with tempfile.NamedTemporaryFile(prefix=f".{path.name}.", dir=path.parent, delete=False) as beside:
+        beside.write(content)
+        beside.flush()
+        os.fsync(beside.fileno())
+    file = Path(beside.name)
+    file.chmod(0o644)
+    file.rename(path / SIGNATURE)
+    _sync_folder(path)
+    return key_name(key.public_key())
+
+
+def signer_of(path: Path, content: bytes, keys: PublicKeys) -> str:
+    """Name of the trusted key that has signed the manifest with these bytes.
+
+    Raises:
+        UserError: None has.
+    """
+    file = path / SIGNATURE
+    if not file.is_symlink() and not file.exists():
+        raise UserError(
+            f"release {path}: it is not signed, and MMREC_RELEASE_KEYS asks for it; `mmrec release sign` signs one"
+        )
+    if file.is_symlink() or not file.is_file() or file.stat().st_size > MAX_SIGNATURE_BYTES:
+        raise UserError(f"release {path}: {SIGNATURE} is no signature; sign it again with `mmrec release sign`")
+    try:
+        return keys.signer(content, file.read_bytes())
+    except UserError as error:
+        raise UserError(f"release {path}: {error}") from None
+
+
+def load_release(path: Path, expected: Expected = ANY) -> Release:
     """Verify a release and map its arrays.
 
     Raises:
         UserError: As `verify_release`, or the files do not fit each other.
     """
-    manifest = verify_release(path, manifest_sha256)
+    manifest = verify_release(path, expected)
     try:
         item_ids = msgspec.json.decode((path / ITEMS).read_bytes(), type=list[str])
         vocabularies = msgspec.json.decode((path / VOCABULARIES).read_bytes(), type=dict[str, list[str]])
@@ -220,23 +285,23 @@ def release_files(path: Path) -> dict[str, bytes]:
     return {name: (path / name).read_bytes() for name in verify_release(path).files}
 
 
-def announcement(path: Path) -> ReleaseAnnouncement:
-    """What to publish on the releases topic for a release that lies at `path` (verified here).
+def announcement(path: Path, keys: PublicKeys | None = None) -> ReleaseAnnouncement:
+    """What to publish on the releases topic for a release that lies at `path` (verified here, signed by one of `keys`).
 
     Raises:
         UserError: As `verify_release`.
     """
-    manifest = verify_release(path)
+    manifest = verify_release(path, Expected(keys=keys))
     return ReleaseAnnouncement(
         version=manifest.version,
-        path=str(path.resolve()),
+        uri=path.resolve().as_uri(),
         manifest_sha256=hashlib.sha256(_manifest_bytes(path)).hexdigest(),
         created=manifest.created,
         metrics=manifest.metrics,
     )
 
 
-def _unexpected(names: Iterable[str]) -> set[str]:
+def unexpected(names: Iterable[str]) -> set[str]:
     """What of a release is missing, or does not belong to one."""
     return (set(FILES) - set(names)) | (set(names) - set(FILES) - set(TABLES))
 

@@ -100,7 +100,8 @@ class Seen:
 class Desk:
     """What the demo remembers of visitors: their last events and profiles. Changed on the event loop alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self.newest_ms = 0
         """Time of the newest event that has passed, ms since 1970."""
         self._events: OrderedDict[str, tuple[Seen, ...]] = OrderedDict()
@@ -169,7 +170,7 @@ class Desk:
         # Two panels may load the same release at once, of which one stays.
         voices = self._voices
         if voices is None or voices.version != announced.version:
-            voices = self._voices = Voices.announced(announced)
+            voices = self._voices = Voices.announced(announced, self._settings)
         return shares_of(voices.shares(listed, chosen))
 
     def shoppers(self, shelf: Shelf) -> list[dict[str, str]]:

@@ -5,8 +5,11 @@ Everything a request sees is changed on the event loop: a follower decodes on it
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Literal
 
 import msgspec
@@ -20,10 +23,11 @@ from mmrec_stream.contracts.identity import partition_of
 from mmrec_stream.contracts.recommendations import RecommendationList, decode_list
 from mmrec_stream.contracts.releases import ReleaseAnnouncement
 from mmrec_stream.contracts.sessions import SessionJoin
-from mmrec_stream.errors import UserError
+from mmrec_stream.errors import NotNowError, UserError
 from mmrec_stream.policies.book import RuleBook
 from mmrec_stream.policies.policy import Viewer, Visit
 from mmrec_stream.releases import rollout
+from mmrec_stream.releases.access import check_access
 from mmrec_stream.settings import Settings
 from mmrec_stream.storefront.api import MAX_PLACES, Card, ShownList, Why
 from mmrec_stream.storefront.companions import Companions
@@ -66,6 +70,9 @@ everybody asks for the same few."""
 JOINS = 4
 """Joins at a time: each reads a part of the log, with a client and a thread of its own."""
 
+AGAIN_S = 10.0
+"""How long a release that cannot be had at the moment is left alone."""
+
 NO_RELEASE = "none"
 
 UNKNOWN_VISIT = Visit()
@@ -80,13 +87,14 @@ class Gateway:
         """Prepare; `keys` may be missing in the development mode alone, where tokens are not asked for."""
         if keys is None and not dev:
             raise UserError("no keys: set MMREC_STOREFRONT_KEYS, or use the development mode")
+        check_access(settings)
         self.settings = settings
         self.keys = keys
         self.dev = dev
         self.topics = Topics.of(settings)
         self.metrics = Metrics()
         self.shelf = Shelf(Addresses(settings.storefront_item_url, settings.storefront_currency, stock=dev))
-        self.desk = Desk()
+        self.desk = Desk(settings)
         self.pictures = Pictures()
         self._windows = Windows()
         self.lists = NewestLists(settings.storefront_lists_mb * 1e6)
@@ -99,6 +107,8 @@ class Gateway:
         self.rules = Rules()
         self._rule_book = RuleBook()
         self._releases = rollout.EMPTY
+        self._taking = ThreadPoolExecutor(1, thread_name_prefix="release")
+        self._stopping = threading.Event()
         self.trails = Trails()
         self.carts = Carts()
         self.sessions = Sessions()
@@ -148,6 +158,8 @@ class Gateway:
 
     async def stop(self) -> None:
         """End the threads, once what waits is delivered."""
+        self._stopping.set()
+        self._taking.shutdown(wait=False, cancel_futures=True)
         self.hub.end_all()
         if self._bridge is not None:
             self._bridge.close()
@@ -476,12 +488,29 @@ class Gateway:
         self._relate()
 
     def _relate(self) -> None:
-        """Take related items from the live release."""
+        """Take related items from the live release: here while everything is loaded, later beside what goes on."""
+        live = self._releases.live
+        if live is None or live.version == self.release:
+            return
+        if self.ready:
+            self._beside(self._take)
+        else:
+            self._take()
+
+    def _beside(self, work: Callable[[], None]) -> None:
+        with suppress(RuntimeError):  # nothing is begun when the gateway ends
+            self._taking.submit(work)
+
+    def _take(self) -> None:
         live = self._releases.live
         if live is None or live.version == self.release:
             return
         try:
-            relations = Relations.announced(live.announcement)
+            relations = Relations.announced(live.announcement, self.settings, self._stopping.is_set)
+        except NotNowError as error:
+            log.warning("release %s cannot be had yet, %s stays: %s", live.version, self.release, error)
+            self._beside(self._take_later)
+            return
         except UserError as error:
             log.error("release %s is not used, %s stays: %s", live.version, self.release, error)
             return
@@ -494,6 +523,10 @@ class Gateway:
 
         self._apply(serve)
         log.info("related items come from release %s", relations.version)
+
+    def _take_later(self) -> None:
+        if not self._stopping.wait(AGAIN_S):
+            self._take()
 
     def _on_behaviour(self, messages: Sequence[Message]) -> None:
         latest_ms = int((time.time() + self.settings.max_future_s) * 1000)

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from mmrec_stream.contracts.releases import ReleaseAnnouncement
 from mmrec_stream.releases import Manifest, load_release
+from mmrec_stream.releases.access import opened
+from mmrec_stream.releases.folder import ANY, Expected
+from mmrec_stream.settings import Settings
 
 Kind = Literal["similar", "complementary", "also_viewed"]
 
@@ -43,13 +46,13 @@ class Related(NamedTuple):
 class Relations:
     """The relations of items in one release. Any thread may ask."""
 
-    def __init__(self, path: Path, manifest_sha256: str | None = None) -> None:
+    def __init__(self, path: Path, expected: Expected = ANY) -> None:
         """Verify a release and map its arrays.
 
         Raises:
             UserError: the release is not as announced.
         """
-        release = load_release(path, manifest_sha256)
+        release = load_release(path, expected)
         self.manifest: Manifest = release.manifest
         self._ids = release.item_ids
         self._rows = {item_id: row for row, item_id in enumerate(release.item_ids)}
@@ -65,13 +68,16 @@ class Relations:
         """The rows of each category's items, once it was asked for one."""
 
     @classmethod
-    def announced(cls, announcement: ReleaseAnnouncement) -> "Relations":
+    def announced(
+        cls, announcement: ReleaseAnnouncement, settings: Settings, stopped: Callable[[], bool] = lambda: False
+    ) -> "Relations":
         """Those of an announced release.
 
         Raises:
-            UserError: it is not there, or not as announced.
+            UserError: as `opened`.
         """
-        return cls(Path(announcement.path), announcement.manifest_sha256)
+        with opened(announcement, settings, stopped) as (path, expected):
+            return cls(path, expected)
 
     @property
     def version(self) -> str:

@@ -7,7 +7,6 @@ behaviour.
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,9 @@ from mmrec_stream.contracts.releases import ReleaseAnnouncement
 from mmrec_stream.ranking.content import Vocabularies, encoded
 from mmrec_stream.ranking.providers import session_on
 from mmrec_stream.releases import Release, load_release
+from mmrec_stream.releases.access import opened
 from mmrec_stream.releases.folder import ITEM_ENCODER
+from mmrec_stream.settings import Settings
 from mmrec_stream.storefront.api import Card
 from mmrec_stream.storefront.modalities import ATTRIBUTES, BEHAVIOUR, PICTURE, TEXT, modality_of
 
@@ -50,13 +51,14 @@ class Voices:
         self._learned = BEHAVIOUR in names
 
     @classmethod
-    def announced(cls, announcement: ReleaseAnnouncement) -> "Voices":
+    def announced(cls, announcement: ReleaseAnnouncement, settings: Settings) -> "Voices":
         """Those of an announced release.
 
         Raises:
-            UserError: it is not there, or not as announced.
+            UserError: as `opened`.
         """
-        return cls(load_release(Path(announcement.path), announcement.manifest_sha256))
+        with opened(announcement, settings) as (path, expected):
+            return cls(load_release(path, expected))
 
     def shares(self, listed: Sequence[CatalogueItem], chosen: Sequence[CatalogueItem]) -> dict[str, float]:
         """Each modality's share in the likeness, by name; they sum to 1. Empty where nothing speaks for the list.

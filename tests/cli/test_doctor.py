@@ -161,7 +161,7 @@ def test_the_live_release_is_verified_and_the_one_on_trial_too(
 
 
 def test_an_announced_release_that_is_not_there_is_broken(settings: Settings, topics: Topics, mmrec: Mmrec) -> None:
-    gone = ReleaseAnnouncement(version="r1", path="/nowhere/r1", manifest_sha256="0" * 64, created=NOW)
+    gone = ReleaseAnnouncement(version="r1", uri="file:///nowhere/r1", manifest_sha256="0" * 64, created=NOW)
     publish(settings, topics.releases, [("hybrid", encode_release(gone))])
     outcome = mmrec(settings, "doctor", "--json")
     assert outcome.exit_code == 1

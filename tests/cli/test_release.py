@@ -146,3 +146,25 @@ def test_two_releases_differ_where_they_do(local: Settings, mmrec: Mmrec) -> Non
     assert "items.json" not in same
     assert not [line for line in lines if line.startswith(("size", "encoders", "ndcg"))]
     assert "no release r9" in refused(mmrec(local, "release", "diff", "r1", "r9"))
+
+
+def test_a_release_is_signed_and_without_a_trusted_signature_neither_verified_nor_announced(
+    settings: Settings, topics: Topics, mmrec: Mmrec, tmp_path: Path
+) -> None:
+    keep(settings, "r1")
+    private = tmp_path / "release.pem"
+    made = mmrec(settings, "release", "new-key", str(private))
+    assert private.stat().st_mode & 0o777 == 0o600
+    assert "File exists" in refused(mmrec(settings, "release", "new-key", str(private)))
+    assert "MMREC_RELEASE_SIGNING_KEY is not set" in refused(mmrec(settings, "release", "sign", "r1"))
+    demanding = settings.model_copy(update={"release_keys": made.stdout})
+    for command in ("verify", "announce"):
+        assert "it is not signed" in refused(mmrec(demanding, "release", command, "r1"))
+    assert list(read(settings, topics.releases)) == []
+    signing = settings.model_copy(update={"release_signing_key": private})
+    signed = mmrec(signing, "release", "sign", "r1").stdout
+    assert signed.startswith("r1: signed with key ")
+    verified = mmrec(demanding, "release", "verify", "r1").stdout
+    assert verified.startswith("r1: 9 files, every size and sha256")
+    assert signed.split()[-1] in verified
+    assert mmrec(demanding, "release", "announce", "r1").exit_code == 0

@@ -118,7 +118,7 @@ EXAMPLES: dict[str, Any] = {
     ),
     "release_announcement": ReleaseAnnouncement(
         version="20261124T064500Z-3f2a",
-        path="/releases/20261124T064500Z-3f2a",
+        uri="file:///releases/20261124T064500Z-3f2a",
         manifest_sha256="0f" * 32,
         created=TS,
         metrics={"ndcg@10": 0.125},

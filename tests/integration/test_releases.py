@@ -1,6 +1,5 @@
 """Releases in a running worker: taken over, refused, and extended by what the catalogue brings."""
 
-import shutil
 import subprocess
 import sys
 import time
@@ -8,15 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from mmrec_stream.contracts.behaviour import BehaviourEvent, View
 from mmrec_stream.contracts.catalogue import CatalogueItem, decode_item, encode_item
 from mmrec_stream.contracts.releases import encode_release
 from mmrec_stream.kafka.clients import BatchProducer
-from mmrec_stream.releases import announcement
+from mmrec_stream.releases import announcement, load_release, sign_release
+from mmrec_stream.releases.signing import new_key, signing_key
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import Topics
 from tests.integration.workers import WorkerProcess, folded, lists, newest_lists, publish, wait_for
+from tests.tiny import tiny_variant
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
@@ -81,32 +83,36 @@ def test_a_new_release_takes_over_without_dropping_an_event(
             assert item.score == pytest.approx(mixed, rel=1e-3, abs=1e-6)
 
 
-def test_a_damaged_release_is_refused_and_the_old_one_goes_on(
-    settings: Settings,
-    topics: Topics,
-    tmp_path: Path,
-    trained: tuple[Path, list[Path], list[CatalogueItem]],
-    announce: Callable[[Path], str],
+def test_a_damaged_and_an_unsigned_release_are_refused_and_the_present_one_goes_on(
+    settings: Settings, topics: Topics, tmp_path: Path
 ) -> None:
-    _, (first, second), items = trained
-    version = announce(first)
-    damaged = tmp_path / second.name
-    shutil.copytree(second, damaged)
-    message = announcement(damaged)
+    private, public = new_key()
+    key = signing_key(settings.model_copy(update={"release_signing_key": SecretStr(private)}))
+    assert key is not None
+    present, damaged, unsigned = (tiny_variant(tmp_path, name) for name in ("present", "damaged", "unsigned"))
+    sign_release(present, key)
+    sign_release(damaged, key)
+    messages = [announcement(path) for path in (present, damaged, unsigned)]
     # Announced whole, then changed by one byte: what is loaded is what was announced, or nothing.
     ranker = damaged / "ranker.onnx"
     content = bytearray(ranker.read_bytes())
     content[len(content) // 2] ^= 1
     ranker.write_bytes(content)
-    with WorkerProcess(settings, tmp_path / "worker.log") as worker:
+    with BatchProducer(settings) as producer:
+        producer.send(topics.releases, encode_release(messages[0]), key=b"present")
+    with WorkerProcess(settings, tmp_path / "worker.log", release_keys=public) as worker:
         worker.wait_ready()
-        with BatchProducer(settings) as producer:
-            producer.send(topics.releases, encode_release(message), key=b"hybrid")
-        wait_for("a refusal in the log", lambda: "is not used" in worker.log.read_text())
-        assert "ranker.onnx" in worker.log.read_text()
-        publish(settings, [view("ann", items[0])])
+        for message, reason in zip(
+            messages[1:],
+            ("ranker.onnx was changed", "unsigned: it is not signed, and MMREC_RELEASE_KEYS asks for it"),
+            strict=True,
+        ):
+            with BatchProducer(settings) as producer:
+                producer.send(topics.releases, encode_release(message), key=message.version.encode())
+            _wait_for_line(worker, reason)
+        publish(settings, [View(user_id="ann", item_id=load_release(present).item_ids[0], ts=int(time.time() * 1000))])
         one = wait_for("ann's list", lambda: newest_lists(settings).get("ann"))
-    assert one.release == version
+    assert one.release == "present"
     assert one.items
 
 
@@ -142,6 +148,10 @@ def test_a_product_published_now_is_recommendable_without_a_retrain(
         publish(settings, [view("bob", newcomer)])
         one = wait_for("bob's list", lambda: newest_lists(settings).get("bob"))
         assert one.strategy == "hybrid"
+
+
+def _wait_for_line(worker: WorkerProcess, text: str) -> None:
+    wait_for(f"{text!r} in the log", lambda: text in worker.log.read_text())
 
 
 def _mmrec(*arguments: object) -> None:

@@ -25,7 +25,7 @@ from mmrec_stream.kafka.reader import read
 from mmrec_stream.operations.rollouts import announce_release
 from mmrec_stream.ranking.scorer import Scorer
 from mmrec_stream.ranking.types import blank_features
-from mmrec_stream.releases import list_releases, load_release, verify_release
+from mmrec_stream.releases import Expected, list_releases, load_release, verify_release
 from mmrec_stream.releases.folder import FILES, GRAPHS, TABLES
 from mmrec_stream.settings import Settings
 from mmrec_stream.simulator import Shoppers, make_shop
@@ -355,9 +355,9 @@ def test_the_command_trains_from_topics_and_announces(
     (release,) = list_releases(settings.releases_dir)
     (message,) = read(settings, topics.releases)
     told = decode_release(message.value() or b"")
-    assert (told.version, Path(told.path)) == (release.name, release.resolve())
+    assert (told.version, told.uri) == (release.name, release.resolve().as_uri())
     assert message.key() == release.name.encode()
-    scorer = Scorer.load(Path(told.path), provider="cpu", manifest_sha256=told.manifest_sha256)
+    scorer = Scorer.load(release, provider="cpu", expected=Expected.of(told, None))
     assert "unlisted" in scorer.table.ids
 
 

@@ -22,6 +22,7 @@ from mmrec_stream.errors import UserError
 from mmrec_stream.ranking.providers import PROBE, choose_device, cuda_failure
 from mmrec_stream.ranking.scorer import GROUP, Scorer
 from mmrec_stream.ranking.types import Features, blank_features
+from mmrec_stream.releases import Expected
 from mmrec_stream.simulator import make_shop
 from model_export.export import serialize
 from model_export.release import npy_bytes
@@ -287,7 +288,7 @@ def test_a_release_serves_on_the_other_side_of_rounding(tmp_path: Path, alpha: f
 
 def test_another_release_than_the_announced_one_is_refused() -> None:
     with pytest.raises(UserError, match="not the one that was announced"):
-        Scorer.load(tiny_release(), provider="cpu", manifest_sha256="0" * 64)
+        Scorer.load(tiny_release(), provider="cpu", expected=Expected(manifest_sha256="0" * 64))
 
 
 def test_the_probe_model_is_what_it_says() -> None:

@@ -6,6 +6,8 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import msgspec
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 
 from mmrec_stream.errors import UserError
 from mmrec_stream.releases import (
+    Expected,
     Manifest,
     announcement,
     list_releases,
@@ -122,9 +125,11 @@ def test_the_same_content_gives_the_same_bytes(release: Path, tmp_path: Path) ->
 def test_the_announcement_names_the_manifest_by_hash(release: Path) -> None:
     told = announcement(release)
     assert (told.version, told.metrics) == (release.name, {"ndcg@10": 0.1})
-    assert verify_release(Path(told.path), told.manifest_sha256).version == release.name
+    assert verify_release(Path(url2pathname(urlsplit(told.uri).path)), Expected.of(told, None)).version == release.name
     with pytest.raises(UserError, match="not the one that was announced"):
-        verify_release(release, hashlib.sha256(b"another").hexdigest())
+        verify_release(release, Expected(manifest_sha256=hashlib.sha256(b"another").hexdigest()))
+    with pytest.raises(UserError, match="announced as another, and is 2026"):
+        verify_release(release, Expected(version="another"))
 
 
 @pytest.mark.parametrize("name", [*FILES, *TABLES])

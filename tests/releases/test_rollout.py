@@ -33,7 +33,7 @@ SHADOW_S, CANARY_S, SHARE = 30.0, 600.0, 0.1
 
 def told(version: str, stage: str = "shadow") -> ReleaseAnnouncement:
     return ReleaseAnnouncement(
-        version=version, path=f"/{version}", manifest_sha256="0f" * 32, created=T, stage=stage  # type: ignore[arg-type]
+        version=version, uri=f"file:///{version}", manifest_sha256="0f" * 32, created=T, stage=stage  # type: ignore[arg-type]
     )  # fmt: skip
 
 
