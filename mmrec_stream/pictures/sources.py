@@ -144,6 +144,8 @@ def sources_of(settings: Settings) -> Sources:
 
 
 def _host(entry: str) -> tuple[str, int | None]:
+    if "/" in entry:
+        raise ValueError(f"{entry!r} is no host, host:port, address or network")
     name, colon, port = entry.lower().rpartition(":")
     if not colon:
         name = entry.lower()

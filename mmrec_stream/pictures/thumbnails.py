@@ -3,7 +3,7 @@
 import warnings
 from io import BytesIO
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 SIDE = 512
 """Most pixels along an edge of a kept picture: sharp on a card of a page, some 40 KB as JPEG, where the contract
@@ -35,6 +35,8 @@ def thumbnail(data: bytes, side: int = SIDE) -> bytes:
                 rgba = image.convert("RGBA")
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ValueError(f"it has more than {MAX_PIXELS:,} pixels") from None
+    except UnidentifiedImageError:
+        raise ValueError(f"it is no picture of {', '.join(FORMATS)}") from None
     except (OSError, SyntaxError) as error:  # Pillow reports broken PNG chunks as SyntaxError
         raise ValueError(f"it is no picture: {error}") from None
     ground = Image.new("RGB", rgba.size, "white")

@@ -32,8 +32,14 @@ VARIABLES = {
     "user.events": "int",
     "user.share": "double",
     "context.surface": "string",
+    "context.locale": "string",
+    "context.adult": "bool",
+    "context.consent": "bool",
 }
 """The words of an expression, and their types."""
+
+OF_VISIT = frozenset({"context.locale", "context.adult", "context.consent"})
+"""What is known when somebody looks at a page, and not when a worker makes a list for him beforehand."""
 
 
 class Value(NamedTuple):
@@ -166,7 +172,7 @@ def _environment() -> "cel.Env":
     from cel_expr_python import cel
 
     text = cel.Type.STRING
-    kinds = {"string": text, "int": cel.Type.INT, "double": cel.Type.DOUBLE}
+    kinds = {"string": text, "int": cel.Type.INT, "double": cel.Type.DOUBLE, "bool": cel.Type.BOOL}
     kinds |= {"list(string)": cel.Type.List(text), "map(string, double)": cel.Type.Map(text, cel.Type.DOUBLE)}
     return cel.NewEnv(variables={name: kinds[kind] for name, kind in VARIABLES.items()})
 

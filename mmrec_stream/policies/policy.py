@@ -11,7 +11,7 @@ from mmrec_stream.catalogue.columns import NOBODY_KNOWS, ProductColumns
 from mmrec_stream.contracts.identity import id_key, id_keys
 from mmrec_stream.contracts.rules import RuleSet
 from mmrec_stream.policies.choosing import choose
-from mmrec_stream.policies.expressions import ExpressionError, Program, Value, compile_expression
+from mmrec_stream.policies.expressions import OF_VISIT, ExpressionError, Program, Value, compile_expression
 
 FALLBACK = "fallback"
 """Follows the rules' name in a list's policy where filters gave way, as nothing was left."""
@@ -59,19 +59,38 @@ class RulesError(ValueError):
 
 
 @dataclass(frozen=True)
+class Visit:
+    """What is known of a visit."""
+
+    locale: str = ""
+    """As `de-CH`; empty where it is not known."""
+    adult: bool = False
+    """Whether the visitor is known to be of age."""
+    consent: bool = True
+    """To what is remembered and shown in person."""
+
+
+@dataclass(frozen=True)
 class Viewer:
     """Who gets a list, and where."""
 
     surface: str = "home"
     user_id: str = ""
-    events: int = 0
+    events: int | None = 0
+    """None where the profile is not at hand: rules that read it do not count then, as the worker has seen to them."""
+    visit: Visit | None = None
+    """None where a list is made beforehand: rules that read the visit then do not count yet."""
 
     def values(self) -> dict[str, object]:
         """As variables of expressions."""
+        visit = self.visit or Visit()
         return {
             "context.surface": self.surface,
+            "context.locale": visit.locale,
+            "context.adult": visit.adult,
+            "context.consent": visit.consent,
             "user.id": self.user_id,
-            "user.events": self.events,
+            "user.events": self.events or 0,
             "user.share": id_key(self.user_id) / 2**64,
         }
 
@@ -81,27 +100,34 @@ class Viewers:
     """Those who get lists at the same time and place: what an expression says of all of them is worked out at once."""
 
     user_ids: Sequence[str]
-    events: NDArray[np.integer[Any]]
-    """(users,)."""
+    events: NDArray[np.integer[Any]] | None
+    """(users,), or None as for a `Viewer`."""
     surface: str = "home"
+    visit: Visit | None = None
+    """As a `Viewer`'s, of all of them."""
 
     def __len__(self) -> int:
         return len(self.user_ids)
 
     def part(self, some: slice) -> "Viewers":
         """Some of them."""
-        return Viewers(self.user_ids[some], self.events[some], self.surface)
+        events = None if self.events is None else self.events[some]
+        return Viewers(self.user_ids[some], events, self.surface, self.visit)
+
+    def one(self, user: int) -> Viewer:
+        """One of them."""
+        events = None if self.events is None else int(self.events[user])
+        return Viewer(self.surface, self.user_ids[user], events, self.visit)
 
     def values(self) -> dict[str, object]:
         """As variables of expressions: (users, 1), and what is the same for all by itself."""
         if len(self) == 1:
-            return Viewer(self.surface, self.user_ids[0], int(self.events[0])).values()
+            return self.one(0).values()
         ids = np.empty((len(self), 1), dtype=object)
         ids[:, 0] = self.user_ids
-        return {
-            "context.surface": self.surface,
+        return Viewer(self.surface, visit=self.visit).values() | {
             "user.id": ids,
-            "user.events": np.asarray(self.events, dtype=np.int64)[:, None],
+            "user.events": 0 if self.events is None else np.asarray(self.events, dtype=np.int64)[:, None],
             "user.share": (id_keys(self.user_ids) / 2**64)[:, None],
         }
 
@@ -137,8 +163,20 @@ class _Rule:
     def static(self) -> bool:
         return self.when.static and (self.by is None or self.by.static)
 
+    @property
+    def reads(self) -> frozenset[str]:
+        return self.when.reads | (self.by.reads if self.by is not None else frozenset())
+
     def on(self, surface: str) -> bool:
         return not self.surfaces or surface in self.surfaces
+
+    def counts(self, viewer: "Viewer | Viewers") -> bool:
+        """Whether it is for where the viewer is, and what it reads is known."""
+        return (
+            self.on(viewer.surface)
+            and (viewer.visit is not None or not self.reads & OF_VISIT)
+            and (viewer.events is not None or "user.events" not in self.reads)
+        )
 
 
 class _Weights(NamedTuple):
@@ -205,6 +243,11 @@ class Policy:
         return self.rules.name
 
     @property
+    def reads_visits(self) -> bool:
+        """Whether what lists have depends on the visit, so that those made beforehand are to be looked through."""
+        return any(rule.reads & OF_VISIT for rule in (*self._filters, *self._boosts))
+
+    @property
     def chooses(self) -> bool:
         """Whether lists have to be chosen from more candidates than they have places."""
         r = self.rules
@@ -268,7 +311,7 @@ class Policy:
         rows = self._columns.rows(keys)
         values = None
         for rule in self._by_user:
-            if rule.on(viewer.surface) and (rule.required or not required):
+            if rule.counts(viewer) and (rule.required or not required):
                 values = values or viewer.values()
                 holds = _truth(rule.when, rule.when_parts, rows, values)
                 if holds is rule.negated or isinstance(holds, np.ndarray):
@@ -305,7 +348,7 @@ class Policy:
         factor, most, lifted = fixed
         values = viewer.values()
         for rule in boosts:
-            if rule.by is None or not rule.on(viewer.surface):
+            if rule.by is None or not rule.counts(viewer):
                 continue
             holds = _truth(rule.when, rule.when_parts, rows, values)
             if holds is False:
@@ -330,7 +373,12 @@ class Policy:
     ) -> list[Choice]:
         """A list for one viewer; everything as for `choose_all`, without the users' axis."""
         (chosen,) = self.choose_all(
-            Viewers([viewer.user_id], np.array([viewer.events]), viewer.surface),
+            Viewers(
+                [viewer.user_id],
+                None if viewer.events is None else np.array([viewer.events]),
+                viewer.surface,
+                viewer.visit,
+            ),
             keys[None],
             scores[None],
             k,
@@ -372,19 +420,13 @@ class Policy:
                     None if held is None else held[part],
                 )
             ]
-        lists: list[list[Choice]] = [[] for _ in range(len(viewers))]
-        if keys.size:
-            lists = self._choose_together(viewers, keys, scores, k, vectors)
+        lists = (
+            self._choose_together(viewers, keys, scores, k, vectors) if keys.size else [[] for _ in range(len(viewers))]
+        )
         if not self.rules.pins:
             return lists
         return [
-            self._pinned(
-                Viewer(viewers.surface, viewers.user_ids[user], int(viewers.events[user])),
-                keys[user],
-                chosen,
-                k,
-                frozenset() if held is None else held[user],
-            )
+            self._pinned(viewers.one(user), keys[user], chosen, k, frozenset() if held is None else held[user])
             for user, chosen in enumerate(lists)
         ]
 

@@ -20,6 +20,7 @@ from mmrec_stream.contracts.acceptance import UNREADABLE
 from mmrec_stream.contracts.behaviour import BehaviourEvent, encode_event
 from mmrec_stream.contracts.fields import Id
 from mmrec_stream.errors import UserError, first_line
+from mmrec_stream.policies.policy import Visit
 from mmrec_stream.storefront.access import address_of, bearer, consents, host_allowed, origin_allowed
 from mmrec_stream.storefront.answers import cacheable, json_answer, refusal
 from mmrec_stream.storefront.api import (
@@ -165,6 +166,11 @@ class Caller:
         return tuple(dict.fromkeys(items))[-IN_CART:]
 
     @property
+    def visit(self) -> Visit:
+        """What rules may read of the visit."""
+        return Visit(self.visitor.locale, self.visitor.adult, self.consents)
+
+    @property
     def why(self) -> bool:
         """Whether reasons are wanted."""
         return self.request.query.get("why", "0") not in ("0", "false", "")
@@ -270,11 +276,12 @@ async def get_recommendations(request: web.Request) -> web.Response:
     """The newest list of a user, or what is popular."""
     caller = await _caller(request)
     gateway = caller.gateway
-    shown = gateway.best(caller.personal, caller.surface, caller.places, caller.why, caller.cart)
+    shown = gateway.best(caller.personal, caller.surface, caller.places, caller.why, caller.cart, caller.visit)
     if shown.list_id.startswith(f"{POPULAR}-"):
         gateway.metrics.served.labels(strategy="fallback").inc()
         # Whoever has a token may have a list of his own the next moment: his browser asks whether this one still holds.
-        cache = f"public, max-age={PUBLIC_S}" if caller.visitor is NOBODY else "private, no-cache"
+        same = caller.visitor is NOBODY and not gateway.rules.read_visits
+        cache = f"public, max-age={PUBLIC_S}" if same else "private, no-cache"
         return cacheable(request, encode(shown), cache)
     gateway.metrics.served.labels(strategy=shown.strategy).inc()
     return json_answer(shown, cache="private, no-store")
@@ -321,22 +328,23 @@ async def get_related(request: web.Request) -> web.Response:
         found = await asyncio.to_thread(companions.found, kind, item_id)
         if kind == "complementary" and not found and card is not None:
             found = await asyncio.to_thread(companions.found_by_category, card.category)
-        shown = companions.beside(kind, item_id, found, count, caller.personal, why=caller.why)
+        shown = companions.beside(kind, item_id, found, count, caller.personal, why=caller.why, visit=caller.visit)
     else:  # newer than the release, or there is none: what else is popular of its kind
         category = card.category if card is not None else None
-        shown = gateway.popular("product", count, caller.why, category=category, but=item_id)
+        shown = gateway.popular("product", count, caller.why, caller.visit, category=category, but=item_id)
     gateway.metrics.served.labels(strategy=shown.strategy).inc()
     if shown.personalised:
         return json_answer(shown, cache="private, no-store")
     # Whoever has done nothing yet may have an order of his own the next moment.
-    cache = "public, max-age=30" if caller.personal is None else "private, no-cache"
+    same = caller.personal is None and not gateway.rules.read_visits
+    cache = "public, max-age=30" if same else "private, no-cache"
     return cacheable(request, encode(shown), cache)
 
 
 async def get_stream(request: web.Request) -> web.StreamResponse:
     """Server-sent events: the newest list now and whenever there is another, and changes of what it shows."""
     caller = await _caller(request)
-    gateway, show = caller.gateway, (caller.surface, caller.places, caller.why, caller.cart)
+    gateway, show = caller.gateway, (caller.surface, caller.places, caller.why, caller.cart, caller.visit)
     stream = Stream(caller.personal, caller.address, caller.surface)
     if (bound := gateway.hub.open(stream)) is not None:
         gateway.metrics.limited.labels(by=f"streams_{bound}").inc()
@@ -368,7 +376,7 @@ async def get_stream(request: web.Request) -> web.StreamResponse:
 
 
 async def _next_frame(
-    stream: Stream, gateway: Gateway, show: tuple[str, int, bool, tuple[str, ...] | None], expires: float | None
+    stream: Stream, gateway: Gateway, show: tuple[str, int, bool, tuple[str, ...] | None, Visit], expires: float | None
 ) -> bytes | None:
     """What to write next: news, a heartbeat when there is none for long; None once the token has expired."""
     silence = HEARTBEAT_S if expires is None else min(HEARTBEAT_S, max(0.0, expires - time.time()))

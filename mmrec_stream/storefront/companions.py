@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 
-from mmrec_stream.policies.policy import Viewer
+from mmrec_stream.policies.policy import Viewer, Visit
 from mmrec_stream.storefront.api import Card, ShownList, Why
 from mmrec_stream.storefront.related import Kind, Related, Relations
 from mmrec_stream.storefront.ruling import Rules
@@ -52,7 +52,15 @@ class Companions:
         return self.relations.completing(category, self._category_of)
 
     def beside(
-        self, kind: Kind, item_id: str, found: Sequence[Related], count: int, user_id: str | None, *, why: bool
+        self,
+        kind: Kind,
+        item_id: str,
+        found: Sequence[Related],
+        count: int,
+        user_id: str | None,
+        *,
+        why: bool,
+        visit: Visit,
     ) -> ShownList:
         """The list beside a product.
 
@@ -63,12 +71,13 @@ class Companions:
             count: most places.
             user_id: the visitor, whose order it is; None: the same for everybody.
             why: whether reasons are wanted.
+            visit: what rules may read of it.
         """
         own = [] if user_id is None else [one for one in self._trails.of(user_id) if one != item_id]
-        places = self._chosen("product", found, {item_id}, own, count, user_id)
+        places = self._chosen(Viewer("product", user_id or "", None, visit), found, {item_id}, own, count)
         return self._list(kind, "product", places, user_id if own else None, {item_id: "this one"} if why else None)
 
-    def for_cart(self, cart: Sequence[str], count: int, user_id: str | None, *, why: bool) -> ShownList:
+    def for_cart(self, cart: Sequence[str], count: int, user_id: str | None, *, why: bool, visit: Visit) -> ShownList:
         """The list that completes a cart, without what is in it.
 
         Args:
@@ -76,24 +85,24 @@ class Companions:
             count: most places.
             user_id: whose it is; None: of somebody who is not to be known.
             why: whether reasons are wanted.
+            visit: what rules may read of it.
         """
         own = [] if user_id is None else [one for one in self._trails.of(user_id) if one not in cart]
-        places = self._chosen("cart", self.relations.complementary(cart), set(cart), own, count, user_id)
+        viewer = Viewer("cart", user_id or "", None, visit)
+        places = self._chosen(viewer, self.relations.complementary(cart), set(cart), own, count)
         return self._list("complementary", "cart", places, user_id, {} if why else None)
 
     def _chosen(
         self,
-        surface: str,
+        viewer: Viewer,
         found: Sequence[Related],
         without: set[str],
         own: Sequence[str],
         count: int,
-        user: str | None,
     ) -> list[tuple[Related, Card]]:
         ranked = self.relations.by_taste(found, own) if own else found
         cards = {card.item_id: card for card in self._shelf.sellable(one.item_id for one in ranked)}
         sellable = [one for one in ranked if one.item_id in cards and one.item_id not in without]
-        viewer = Viewer(surface, user or "", len(self._trails.of(user)) if user else 0)
         chosen = self._rules.choose(viewer, sellable, count)
         return list(self._with_cards(chosen, cards, without))
 

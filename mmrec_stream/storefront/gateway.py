@@ -25,7 +25,7 @@ from mmrec_stream.contracts.releases import ReleaseAnnouncement
 from mmrec_stream.contracts.sessions import SessionJoin
 from mmrec_stream.errors import NotNowError, UserError
 from mmrec_stream.policies.book import RuleBook
-from mmrec_stream.policies.policy import Viewer
+from mmrec_stream.policies.policy import Viewer, Visit
 from mmrec_stream.releases import rollout
 from mmrec_stream.releases.access import check_access
 from mmrec_stream.settings import Settings
@@ -75,6 +75,8 @@ AGAIN_S = 10.0
 
 NO_RELEASE = "none"
 
+UNKNOWN_VISIT = Visit()
+
 log = logging.getLogger(__name__)
 
 
@@ -116,7 +118,7 @@ class Gateway:
         self.by_user = Limiter(settings.storefront_rate)
         self.by_address = Limiter(settings.storefront_address_rate)
         self.publisher: Publisher | None = None
-        self._popular: dict[tuple[str, int, bool, str | None, str | None], ShownList] = {}
+        self._popular: dict[tuple[str, int, bool, Visit, str | None, str | None], ShownList] = {}
         self._counts = Counts()
         self._ranked = float("-inf")
         self._unranked = False
@@ -221,7 +223,13 @@ class Gateway:
         return msgspec.structs.replace(shown, alpha=found.alpha, times=msgspec.structs.asdict(found.times) | more)
 
     def shown(
-        self, found: RecommendationList, surface: str, count: int, why: bool, cart: Sequence[str] | None = None
+        self,
+        found: RecommendationList,
+        surface: str,
+        count: int,
+        why: bool,
+        cart: Sequence[str] | None = None,
+        visit: Visit = UNKNOWN_VISIT,
     ) -> ShownList:
         """A user's list as a page shows it: beside a cart what completes it first.
 
@@ -231,14 +239,15 @@ class Gateway:
             count: most places.
             why: whether reasons are wanted.
             cart: what the page says is in the cart; None: what the user's events say.
+            visit: what rules may read of it.
         """
         cart = self.carts.of(found.user_id) if cart is None else cart
-        if (completed := self._completed(found.user_id, surface, count, why, cart)) is not None:
-            return extended(completed, self._personal(found, surface, MAX_PLACES, why), count, without=cart)
-        return self._personal(found, surface, count, why)
+        if (completed := self._completed(found.user_id, surface, count, why, cart, visit)) is not None:
+            return extended(completed, self._personal(found, surface, MAX_PLACES, why, visit), count, without=cart)
+        return self._personal(found, surface, count, why, visit)
 
-    def _personal(self, found: RecommendationList, surface: str, count: int, why: bool) -> ShownList:
-        viewer = Viewer(surface, found.user_id, len(self.trails.of(found.user_id)))
+    def _personal(self, found: RecommendationList, surface: str, count: int, why: bool, visit: Visit) -> ShownList:
+        viewer = Viewer(surface, found.user_id, None, visit)
         by_id = {item.item_id: item for item in found.items}
         permitted = self.rules.permitted(viewer, list(by_id), found.policy)
         if len(permitted) < len(by_id):
@@ -253,51 +262,67 @@ class Gateway:
         return personal_list(found, self.shelf, surface, count, source)
 
     def _completed(
-        self, user_id: str | None, surface: str, count: int, why: bool, cart: Sequence[str]
+        self, user_id: str | None, surface: str, count: int, why: bool, cart: Sequence[str], visit: Visit
     ) -> ShownList | None:
         """What completes a cart, beside it; None elsewhere, and where nothing is known to."""
         if surface != CART or self.companions is None or not cart:
             return None
-        completed = self.companions.for_cart(cart, count, user_id, why=why)
+        completed = self.companions.for_cart(cart, count, user_id, why=why, visit=visit)
         return completed if completed.items else None
 
     def best(
-        self, user_id: str | None, surface: str, count: int, why: bool, cart: Sequence[str] | None = None
+        self,
+        user_id: str | None,
+        surface: str,
+        count: int,
+        why: bool,
+        cart: Sequence[str] | None = None,
+        visit: Visit = UNKNOWN_VISIT,
     ) -> ShownList:
         """The user's own list where there is one that has something to show, what is popular otherwise.
 
         Arguments are those of `shown`; without a user the list is the same for everybody.
         """
         if user_id is not None and (found := self.list_of(user_id)) is not None:
-            shown = self.shown(found, surface, count, why, cart)
+            shown = self.shown(found, surface, count, why, cart, visit)
             if shown.items:
                 return self.timed(shown, found)
         if cart is None:
             cart = () if user_id is None else self.carts.of(user_id)
-        if (completed := self._completed(user_id, surface, count, why, cart)) is not None:
-            return extended(completed, self.popular(surface, MAX_PLACES, why), count, without=cart)
-        return self.popular(surface, count, why)
+        if (completed := self._completed(user_id, surface, count, why, cart, visit)) is not None:
+            return extended(completed, self.popular(surface, MAX_PLACES, why, visit), count, without=cart)
+        return self.popular(surface, count, why, visit)
 
     def popular(
-        self, surface: str, count: int, why: bool, *, category: str | None = None, but: str | None = None
+        self,
+        surface: str,
+        count: int,
+        why: bool,
+        visit: Visit = UNKNOWN_VISIT,
+        *,
+        category: str | None = None,
+        but: str | None = None,
     ) -> ShownList:
-        """The list that is the same for everybody: what is popular, then what else there is.
+        """The list that is the same for everybody: what is popular, then what else there is, by the rules.
 
         Args:
             surface: which ranking.
             count: most places.
             why: whether reasons are wanted.
+            visit: what rules may read of it.
             category: where given, only items of it.
             but: an item that is left out.
         """
-        key = surface, count, why, category, but
+        key = surface, count, why, visit if self.rules.read_visits else UNKNOWN_VISIT, category, but
         if (kept := self._popular.get(key)) is None:
             if len(self._popular) >= POPULAR_KEPT:
                 self._popular.clear()
             kept = self._popular[key] = self._popular_list(*key)
         return kept
 
-    def _popular_list(self, surface: str, count: int, why: bool, category: str | None, but: str | None) -> ShownList:
+    def _popular_list(
+        self, surface: str, count: int, why: bool, visit: Visit, category: str | None, but: str | None
+    ) -> ShownList:
         ranked = self.rankings.of(surface)
         known = set(ranked)
 
@@ -313,9 +338,12 @@ class Gateway:
                 return Why(kind="popular", text="Popular with other shoppers right now")
             return Why(kind="assortment", text="From the shop's assortment")
 
+        chosen = self.rules.popular(
+            Viewer(surface, events=None, visit=visit), (card.item_id for card in cards()), count
+        )
         return made_list(
             POPULAR,
-            cards(),
+            filter(fits, self.shelf.sellable(chosen)),
             surface,
             count,
             release=self.release,
@@ -440,7 +468,12 @@ class Gateway:
         if self._rule_book.in_force is self.rules.policy:
             return
         self.rules.obey(self._rule_book.in_force)
-        self._apply(self._popular.clear)
+
+        def take() -> None:
+            self._popular.clear()
+            self.hub.again()
+
+        self._apply(take)
 
     def _on_releases(self, messages: Sequence[Message]) -> None:
         self._fold("releases", messages)

@@ -125,6 +125,12 @@ class Hub:
             if stream.surface == CART:
                 stream.ask_again()
 
+    def again(self) -> None:
+        """What everybody is shown is to be made anew."""
+        for watching in self._by_user.values():
+            for stream in watching:
+                stream.ask_again()
+
     def news(self, cards: Mapping[str, Card]) -> None:
         """Tell those who show them of products that have changed."""
         for watching in self._by_user.values():

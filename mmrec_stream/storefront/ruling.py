@@ -1,14 +1,19 @@
 """The merchandiser's rules where the gateway makes a list itself: what may be shown, and what of it is chosen."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 
 import numpy as np
 
 from mmrec_stream.catalogue.columns import ProductColumns
 from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.contracts.identity import id_keys
-from mmrec_stream.policies.policy import FALLBACK, Policy, Viewer
+from mmrec_stream.policies.policy import FALLBACK, POOL, Policy, Viewer
 from mmrec_stream.storefront.related import Related
+
+LOOKED_AT = 20_000
+"""Products that are looked through for a popular list: what rules leave of the assortment may be rare, and a list is to
+cost milliseconds all the same."""
 
 
 class Rules:
@@ -22,6 +27,11 @@ class Rules:
     def policy(self) -> Policy | None:
         """The rules; None where there are none."""
         return self._policy
+
+    @property
+    def read_visits(self) -> bool:
+        """Whether what is shown depends on the visit."""
+        return self._policy is not None and self._policy.reads_visits
 
     def update(self, items: Sequence[CatalogueItem]) -> None:
         """Take what the catalogue says of products, each once."""
@@ -49,6 +59,31 @@ class Rules:
         gave_way = made_by.endswith(f"/{FALLBACK}")
         passing = policy.passes(viewer, id_keys(item_ids), required=gave_way)
         return [item_id for item_id, passes in zip(item_ids, passing.tolist(), strict=True) if passes]
+
+    def popular(self, viewer: Viewer, found: Iterable[str], places: int) -> list[str]:
+        """The list that rules make of what is popular, where filters give way as in workers' lists.
+
+        Args:
+            viewer: where.
+            found: ids, the most popular first; no more is taken of them than is needed.
+            places: most of the list.
+        """
+        policy = self._policy
+        if policy is None:
+            return list(islice(found, places))
+        looked_at, passing = list[str](), list[str]()
+        remaining = iter(found)
+        while len(passing) < max(POOL, places) and len(looked_at) < LOOKED_AT:
+            if not (some := list(islice(remaining, POOL))):
+                break
+            looked_at += some
+            passing += self.permitted(viewer, some)
+        # Popularity falls about as one over the rank, and how often each was chosen is not known here.
+        weights = np.reciprocal(np.arange(1, len(passing) + 1, dtype=np.float32))
+        chosen = policy.choose(viewer, id_keys(passing), weights, places)
+        if not chosen:
+            return self.permitted(viewer, looked_at, f"/{FALLBACK}")[:places]
+        return [one.item_id or passing[one.candidate] for one in chosen]
 
     def choose(self, viewer: Viewer, found: Sequence[Related], places: int) -> list[Related]:
         """The list that rules make of what goes together: filtered, boosted, capped, with what is pinned there.

@@ -2,13 +2,15 @@
 
 A token is a JWT. Its header names the key (`kid`); the key, not the header, says which algorithm is used. Its claims:
 `aud` is `mmrec-storefront`, `exp` at most some minutes ahead, `sub` the user id or, for a visitor who has not logged
-in, `sid` the session id. `consent` (true where it is missing) and `surfaces` may narrow what it is good for.
+in, `sid` the session id. `consent` (true where it is missing) and `surfaces` may narrow what it is good for. `locale`
+and `adult` (false where it is missing) are for rules to read.
 """
 
 import base64
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import jwt
 import msgspec
@@ -50,6 +52,9 @@ class Visitor:
     """Where lists may be shown; everywhere where None."""
     expires: float | None = None
     """When the token ends, s since 1970, leeway included."""
+    locale: str = ""
+    adult: bool = False
+    """Whether the shop knows that he is of age."""
 
     @property
     def anonymous(self) -> bool:
@@ -104,6 +109,8 @@ class _Claims(msgspec.Struct):
     sid: Id | None = None
     consent: bool = True
     surfaces: list[str] | None = None
+    locale: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    adult: bool = False
 
 
 def parse_keys(text: str) -> Keys:
@@ -201,6 +208,8 @@ def _judge(claims: _Claims, payload: Mapping[str, object], now_s: float, max_lif
         session=claims.sid,
         consent=claims.consent,
         surfaces=None if claims.surfaces is None else frozenset(claims.surfaces),
+        locale=claims.locale,
+        adult=claims.adult,
         expires=claims.exp + LEEWAY_S,
     )
 

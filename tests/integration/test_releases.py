@@ -13,11 +13,14 @@ from mmrec_stream.contracts.behaviour import BehaviourEvent, View
 from mmrec_stream.contracts.catalogue import CatalogueItem, decode_item, encode_item
 from mmrec_stream.contracts.releases import encode_release
 from mmrec_stream.kafka.clients import BatchProducer
+from mmrec_stream.operations.rollouts import announce_release
 from mmrec_stream.releases import announcement, load_release, sign_release
+from mmrec_stream.releases.access import placed
 from mmrec_stream.releases.signing import new_key, signing_key
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import Topics
 from tests.integration.workers import WorkerProcess, folded, lists, newest_lists, publish, wait_for
+from tests.releases.bucket import ROOT, serving_s3
 from tests.tiny import tiny_variant
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
@@ -114,6 +117,26 @@ def test_a_damaged_and_an_unsigned_release_are_refused_and_the_present_one_goes_
         one = wait_for("ann's list", lambda: newest_lists(settings).get("ann"))
     assert one.release == "present"
     assert one.items
+
+
+def test_a_release_comes_out_of_a_store_and_one_that_cannot_be_had_is_waited_for(
+    settings: Settings, topics: Topics, tmp_path: Path
+) -> None:
+    with serving_s3() as s3:
+        shared = settings.model_copy(update={"release_store": ROOT})
+        first, second = (tiny_variant(tmp_path, name) for name in ("first", "second"))
+        announce_release(shared, first, stage="live")
+        with WorkerProcess(shared, tmp_path / "worker.log") as worker:
+            worker.wait_ready()
+            assert worker.status()["release"] == "first"
+            told = placed(announcement(second), second, shared)
+            s3.stop()
+            with BatchProducer(settings) as producer:
+                producer.send(topics.releases, encode_release(told), key=b"second")
+            _wait_for_line(worker, "release second cannot be had yet, first goes on serving")
+            assert worker.status()["release"] == "first"
+            s3.start()
+            wait_for("the second release", lambda: worker.status()["release"] == "second")
 
 
 @pytest.mark.parametrize("retrieval", ["whole", "exact"])

@@ -35,7 +35,7 @@ ints = st.sampled_from(["item.stock", "user.events", "item.tags.size()", "3", "0
 orders = st.sampled_from(["==", "!=", "<", "<=", ">", ">="])
 booleans: st.SearchStrategy[str] = st.deferred(
     lambda: (
-        st.sampled_from(["true", "has(item.numbers.margin)", '"margin" in item.numbers'])
+        st.sampled_from(["true", "context.adult", "has(item.numbers.margin)", '"margin" in item.numbers'])
         | st.tuples(doubles, orders, doubles).map(lambda t: f"{t[0]} {t[1]} {t[2]}")
         | st.tuples(ints, orders, ints).map(lambda t: f"{t[0]} {t[1]} {t[2]}")
         | st.tuples(texts, orders, texts).map(lambda t: f"{t[0]} {t[1]} {t[2]}")
@@ -66,6 +66,9 @@ viewers = st.fixed_dictionaries(
         "user.events": st.integers(0, 5),
         "user.share": st.floats(0, 1),
         "context.surface": words,
+        "context.locale": words,
+        "context.adult": st.booleans(),
+        "context.consent": st.booleans(),
     }
 )
 

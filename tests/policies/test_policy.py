@@ -12,7 +12,7 @@ from mmrec_stream.catalogue.columns import ProductColumns
 from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.contracts.identity import id_keys
 from mmrec_stream.contracts.rules import Boost, Filter, Pin, RuleSet, decode_rules, encode_rules
-from mmrec_stream.policies.policy import Policy, RulesError, Viewer, Viewers
+from mmrec_stream.policies.policy import Policy, RulesError, Viewer, Viewers, Visit
 
 ITEMS = [
     CatalogueItem(
@@ -121,6 +121,24 @@ def test_diversity_prefers_what_differs() -> None:
     vectors = np.array([[1, 0], [1, 0], [0, 1], *[[1, 0.1]] * 9], dtype=np.float32)
     assert chosen(policy_of(diversity=0.5), k=2, vectors=vectors) == ["i-0", "i-2"]
     assert chosen(policy_of(), k=2, vectors=vectors) == ["i-0", "i-1"]
+
+
+def test_what_reads_the_visit_counts_where_the_visit_is_known() -> None:
+    policy = policy_of(
+        filters=[
+            Filter(id="age", exclude='item.category == "wine" && !context.adult', required=True),
+            Filter(id="swiss", exclude='item.brand == "Frost" && context.locale.startsWith("de-CH")'),
+        ],
+        boosts=[Boost(id="plain", when='!context.consent && item.id == "i-6"', by="9.0")],
+    )
+    assert policy.reads_visits
+    assert chosen(policy) == IDS  # made beforehand
+    assert chosen(policy, Viewer(visit=Visit(adult=True))) == IDS
+    assert not [one for one in chosen(policy, Viewer(visit=Visit())) if ITEMS[IDS.index(one)].category == "wine"]
+    assert chosen(policy, Viewer(visit=Visit("de-CH", adult=True))) == IDS[::2]
+    assert chosen(policy, Viewer(visit=Visit(adult=True, consent=False)))[0] == "i-6"
+    assert policy.passes(Viewer(visit=Visit()), KEYS, required=True).sum() == 8
+    assert not policy_of(banned=["i-1"]).reads_visits
 
 
 def test_a_change_of_the_catalogue_counts_at_once() -> None:
