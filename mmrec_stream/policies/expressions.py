@@ -143,7 +143,7 @@ def compile_expression(source: str, kind: Literal["bool", "double"]) -> Program:
     except RuntimeError as error:
         raise _fault(str(error)) from None
     if expression.return_type().name().lower() != kind:
-        raise ExpressionError(f"it gives {expression.return_type().name()}, not {kind}", 1, 1)
+        raise ExpressionError(f"it gives {expression.return_type().name()}, not {kind.upper()}", 1, 1)
     envelope, checked = _messages()["Any"](), _messages()["Checked"]()
     envelope.ParseFromString(expression.serialize())
     checked.ParseFromString(envelope.value)
