@@ -130,7 +130,7 @@
     }
   }
 
-  /** Events, kept until the gateway has them; by their ids a repeat counts once. */
+  /** Events, kept until the gateway has them; a repeat counts once. */
   class Outbox {
     static all = new Map();
     waiting = [];
@@ -252,7 +252,6 @@
       if (this.live && !signal.aborted) this.share(signal);
     }
 
-    /** What another tab's stream says. */
     tune() {
       this.channel = new BroadcastChannel(TAG + this.key);
       this.channel.onmessage = ({ data }) => {
@@ -299,7 +298,6 @@
       this.channel?.postMessage(message);
     }
 
-    /** Read the stream until it breaks. */
     async listen(signal) {
       const quiet = new AbortController();
       const wait = () => setTimeout(() => quiet.abort(), SILENCE_MS);
@@ -337,7 +335,7 @@
       if (kind === "item") changed(this.source.base, data);
     }
 
-    /** One that was `asked` for may have been overtaken by the stream. */
+    /** What was `asked` for, the stream may have overtaken. */
     take(list, asked) {
       const old = this.list && (this.list.list_id === list.list_id || (asked && list.generated < this.list.generated));
       if (!old) this.list = list;
@@ -497,7 +495,7 @@
 
     connectedCallback() {
       widgets.add(this);
-      // A property set before the element was defined hides the accessor.
+      // Set before the element was defined, it hides the accessor.
       for (const name of ["tokenProvider", "texts"]) {
         if (Object.hasOwn(this, name)) {
           const value = this[name];
@@ -690,7 +688,7 @@
       setTimeout(() => (this.#status.textContent = ""), 5_000);
     }
 
-    /** Cards that stay keep element, focus and open reason. */
+    /** Cards that stay keep focus and open reason. */
     #arrange() {
       const items = this.#items();
       const focused = this.#root.activeElement?.closest("li");
@@ -859,7 +857,7 @@
 
     #release = () => {
       if (!this.#pressed) return;
-      // The click, which comes after this, belongs to the list that was seen.
+      // The click that follows belongs to the list that was seen.
       setTimeout(() => {
         this.#pressed = false;
         const held = this.#held;
