@@ -125,13 +125,15 @@ class GroupClient:
         self._listener = listener
         self._thread = ThreadPoolExecutor(1, "group")
         self._commits = ThreadPoolExecutor(1, "commit")
+        self._nudges = ThreadPoolExecutor(1, "nudge")
+        """Apart from commits: a client that closes commits once more, and lets nobody ask it anything meanwhile."""
         self._owners: dict[tuple[str, int], Ownership] = {}
         """Whom each partition belongs to that is assigned. Only the group's thread changes it."""
         self._resumed: set[TP] = set()
         """What is fetched. Whoever changes it or makes the client follow it holds `_pausing`."""
         self._pausing = Lock()
         self._asking = Lock()
-        """Held while a broker is asked from outside the two threads, and while the client is closed: a question to a
+        """Held while a broker is asked from outside the group's thread, and while the client is closed: a question to a
         client that is closed ends the process."""
         self._astray: set[TP] = set()
         """Partitions that the client has stopped fetching, as there is nothing where they were to go on."""
@@ -180,7 +182,7 @@ class GroupClient:
             partitions = set(partitions)
             self._resumed |= partitions
             self._consumer.resume([TopicPartition(*tp) for tp in partitions])
-        self._loop.run_in_executor(self._commits, self._nudge_open, partitions)
+        self._loop.run_in_executor(self._nudges, self._nudge_open, partitions)
 
     async def commit(self, offsets: Mapping[TP, int]) -> bool:
         """Commit the next offsets to read; False if the group has refused: they will be read again by their owner."""
@@ -205,7 +207,8 @@ class GroupClient:
         await self._loop.run_in_executor(self._thread, self._close)
         self._left = True
         self._thread.shutdown(wait=False)
-        self._commits.shutdown(wait=False)
+        for executor in (self._commits, self._nudges):
+            executor.shutdown(wait=False)
 
     def _close(self) -> None:
         with self._asking:

@@ -445,6 +445,25 @@ async def test_a_client_leaves_when_what_it_was_asked_is_answered(
     assert await asyncio.gather(*asked) == [False] * 3
 
 
+async def test_partitions_that_are_resumed_as_it_leaves_hold_nothing_up(
+    join: Callable[[], Member], places: list[TP]
+) -> None:
+    member = join()
+    await member.until(lambda: member.holder.placed == set(places))
+    taken: list[bool] = []
+
+    async def handing_over() -> None:
+        taken.append(await member.client.commit({places[0]: 2}))
+
+    member.holder.handing_over = handing_over
+    busy = asyncio.create_task(member.client.commit({places[0]: 1}))
+    await asyncio.sleep(0)  # what is asked for by the resuming waits behind the commit
+    member.client.resume(places)
+    async with asyncio.timeout(30):
+        await member.client.leave()
+    assert [await busy, *taken] == [True, True]
+
+
 async def test_a_place_without_records_is_mended_later_when_the_broker_is_away(
     lonely: GroupClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
