@@ -19,7 +19,8 @@ from benchmarks.quality.sets import data_folder
 from benchmarks.results import Report, Target
 from mmrec_stream.contracts.behaviour import BehaviourEvent, EventType, Forget
 from mmrec_stream.data.dataset import Dataset, Interactions, from_events
-from mmrec_stream.data.item_item import cosine_cooccurrence, description_terms
+from mmrec_stream.data.item_item import cosine_cooccurrence, description_terms, unit_rows
+from mmrec_stream.evaluation.metrics import Figure, bootstrap
 from mmrec_stream.replay.mapping import builtin
 from mmrec_stream.replay.reading import Source, read_events, read_items
 from mmrec_stream.replay.rows import Reject
@@ -47,7 +48,6 @@ PLACES = 10
 WIDGET = 6
 """Places of the row on a product page."""
 
-RESAMPLES = 1_000
 
 Scores = NDArray[np.float64]
 Table = NDArray[np.void]
@@ -112,8 +112,8 @@ def _online_retail(report: Report, path: Path, most: int) -> None:
     for case, (asked, wanted) in hidden.items():
         for name, system in systems.items():
             found = _recall(_scores(system, asked), asked, wanted)
-            low, high = _interval(found)
-            report.add(f"baskets.{case}", name, float(found.mean()), "", low=low, high=high, baskets=len(found))
+            mean = _mean(found)
+            report.add(f"baskets.{case}", name, mean.value, "", low=mean.low, high=mean.high, baskets=len(found))
 
 
 def _rees46(report: Report, path: Path) -> None:
@@ -146,8 +146,8 @@ def _rees46(report: Report, path: Path) -> None:
         for name, system in systems.items():
             asked, wanted = _one_each(first, dataset.items), _one_each(then, dataset.items)
             found = _recall(_scores(system, asked), asked, wanted)
-            low, high = _interval(found)
-            report.add(f"rees46.{case}", name, float(found.mean()), "", low=low, high=high, cases=len(found))
+            mean = _mean(found)
+            report.add(f"rees46.{case}", name, mean.value, "", low=mean.low, high=mean.high, cases=len(found))
     carts = int(np.isin(train.types, TAKES).sum())
     shown = int((completing["count"] > 0).sum())
     report.add("rees46.pairs that visitors have shown", "complementary", shown, "pairs", carts_and_purchases=carts)
@@ -224,8 +224,8 @@ def _judge_orders(
         own.append([one.item_id for one in relations.by_taste(found, trail)].index(wanted))
     for name, ranks in (("everybody's order", common), ("the visitor's own", own)):
         first = np.array(ranks) < WIDGET
-        low, high = _interval(first.astype(np.float64))
-        report.add(f"taste.next look among the first six, {kind}", name, float(first.mean()), "", low=low, high=high)
+        mean = _mean(first.astype(np.float64))
+        report.add(f"taste.next look among the first six, {kind}", name, mean.value, "", low=mean.low, high=mean.high)
         report.add(f"taste.MRR, {kind}", name, float((1 / (1 + np.array(ranks))).mean()), "", cases=len(ranks))
 
 
@@ -312,8 +312,7 @@ def _matrix(table: Table) -> sp.csr_matrix:
 
 def _apart(matrix: sp.csr_matrix, words: sp.csr_matrix) -> sp.csr_matrix:
     """The matrix without pairs whose titles say nearly the same."""
-    lengths = np.sqrt(np.asarray(words.multiply(words).sum(axis=1)).ravel())
-    unit = sp.csr_matrix(sp.diags(1.0 / np.maximum(lengths, 1e-12)) @ words)
+    unit = unit_rows(words)
     pairs = matrix.tocoo()
     cosine = np.asarray(unit[pairs.row].multiply(unit[pairs.col]).sum(axis=1)).ravel()
     kept = cosine < MOST_ALIKE
@@ -337,11 +336,6 @@ def _recall(scores: Scores, asked: sp.csr_matrix, wanted: sp.csr_matrix) -> NDAr
     return np.asarray(hits / goal.sum(axis=1))
 
 
-def _interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    """A 95% bootstrap interval of the mean."""
-    if not len(values):
-        return float("nan"), float("nan")
-    rng = np.random.default_rng(0)
-    means = [float(values[rng.integers(len(values), size=len(values))].mean()) for _ in range(RESAMPLES)]
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
+def _mean(values: NDArray[np.float64]) -> Figure:
+    """With a 95% bootstrap interval."""
+    return bootstrap(values, np.arange(len(values)))

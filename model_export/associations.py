@@ -19,6 +19,7 @@ from mmrec_stream.data.item_item import (
     content_neighbours,
     description_terms,
     directed_cooccurrence,
+    distributions,
     ease,
 )
 from mmrec_stream.ranking.items import CONTENT_TEMPERATURE
@@ -93,7 +94,7 @@ class ContentSources:
     def rows(self, chosen: Sequence[str]) -> sp.csr_matrix:
         """Distributions over the items that resemble each item, (items, items), equal parts of the chosen sources."""
         parts = [self._of(name) for name in chosen]
-        return _distributions(sp.csr_matrix(sum(parts[1:], parts[0])))
+        return distributions(sp.csr_matrix(sum(parts[1:], parts[0])))
 
     def _of(self, name: str) -> sp.csr_matrix:
         if name not in self._weights:
@@ -103,7 +104,7 @@ class ContentSources:
                 weights.data = np.exp((weights.data - 1.0) / CONTENT_TEMPERATURE)
             else:
                 weights = sp.csr_matrix(np.zeros((compared.shape[0],) * 2, dtype=np.float32))
-            self._weights[name] = _distributions(weights)
+            self._weights[name] = distributions(weights)
         return self._weights[name]
 
 
@@ -137,9 +138,9 @@ class BehaviourSources:
         if settings.discount:
             counted = sp.csr_matrix(counted @ sp.diags(np.maximum(self.support, 1.0) ** -settings.discount))
         if self._config.associations != "regressed":
-            return _distributions(counted)
+            return distributions(counted)
         share = settings.regression
-        return sp.csr_matrix((1.0 - share) * _distributions(counted) + share * self._regressed)
+        return sp.csr_matrix((1.0 - share) * distributions(counted) + share * self._regressed)
 
     def season(self, settings: AssociationSettings) -> Season | None:
         """What is in season when, where it counts."""
@@ -151,7 +152,7 @@ class BehaviourSources:
         keep = min(self._config.neighbours, self._items)
         least = np.partition(dense, self._items - keep, axis=1)[:, self._items - keep, None]
         dense[(dense < least) | (dense < 0)] = 0.0
-        return _distributions(sp.csr_matrix(dense))
+        return distributions(sp.csr_matrix(dense))
 
 
 def association_rows(
@@ -186,11 +187,6 @@ def neighbour_rows(
     share = np.where(np.diff(behaviour.indptr) > 0, share, 0.0)
     mixed = sp.csr_matrix(sp.diags(share) @ behaviour + sp.diags(1.0 - share) @ content)
     return _heaviest(mixed, neighbours)
-
-
-def _distributions(matrix: sp.csr_matrix) -> sp.csr_matrix:
-    sums = np.asarray(matrix.sum(axis=1)).ravel()
-    return sp.csr_matrix(sp.diags(1.0 / np.maximum(sums, 1e-12)) @ matrix)
 
 
 def _heaviest(matrix: sp.csr_matrix, keep: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:

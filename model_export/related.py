@@ -17,7 +17,7 @@ from scipy.special import chdtri, xlogy
 
 from mmrec_stream.contracts.behaviour import EventType
 from mmrec_stream.data.dataset import Interactions
-from mmrec_stream.data.item_item import content_neighbours
+from mmrec_stream.data.item_item import content_neighbours, distributions, unit_rows
 from mmrec_stream.ranking.items import CONTENT_TEMPERATURE
 from mmrec_stream.releases.folder import ASSOCIATION
 
@@ -192,7 +192,7 @@ def complementary_table(
     sure = (certainty >= floor) & (times >= SUPPORT) & ~alike
     where = pairs.row[sure], pairs.col[sure]
     shape = items, items
-    behaviour = _distributions(sp.csr_matrix((pairs.data[sure], where), shape=shape))
+    behaviour = distributions(sp.csr_matrix((pairs.data[sure], where), shape=shape))
     counts = sp.csr_matrix((times[sure], where), shape=shape)
     content = _of_categories(_sum([way.weights for way in ways]), codes, likeness, kept)
     return _table(behaviour, counts, content, kept)
@@ -217,9 +217,9 @@ def similar_table(log: Interactions, likeness: Sequence[Likeness], kept: int = K
     for one in likeness:
         weights = content_neighbours(one, kept)
         weights.data = np.exp((weights.data - 1.0) / CONTENT_TEMPERATURE)
-        parts.append(_distributions(weights))
-    content = _distributions(_sum(parts))
-    return _table(_distributions(evidence), sp.csr_matrix(counts), content, kept)
+        parts.append(distributions(weights))
+    content = distributions(_sum(parts))
+    return _table(distributions(evidence), sp.csr_matrix(counts), content, kept)
 
 
 def sessions(log: Interactions) -> NDArray[np.int64]:
@@ -276,9 +276,9 @@ def _of_categories(draws: sp.csr_matrix, codes: NDArray[np.int64], likeness: Lik
         return sp.csr_matrix((items, items))
     pairs = unlikely.row[sure], unlikely.col[sure]
     often = np.asarray(flows[pairs]).ravel()
-    shares = _distributions(sp.csr_matrix((often, pairs), shape=flows.shape))
+    shares = distributions(sp.csr_matrix((often, pairs), shape=flows.shape))
     seen = np.asarray(draws.sum(axis=0)).ravel()
-    unit = _unit(likeness)
+    unit = unit_rows(likeness)
     rows, columns, values = [], [], []
     for category, goal in zip(*pairs, strict=True):
         own = np.flatnonzero(codes == category)
@@ -368,15 +368,3 @@ def _largest(matrices: Sequence[sp.csr_matrix]) -> sp.csr_matrix:
     for one in matrices[1:]:
         largest = largest.maximum(one)
     return sp.csr_matrix(largest)
-
-
-def _unit(likeness: Likeness) -> Likeness:
-    if isinstance(likeness, sp.csr_matrix):
-        lengths = np.sqrt(np.asarray(likeness.multiply(likeness).sum(axis=1)).ravel())
-        return sp.csr_matrix(sp.diags(1.0 / np.maximum(lengths, 1e-12)) @ likeness)
-    return np.asarray(likeness / np.maximum(np.linalg.norm(likeness, axis=1, keepdims=True), 1e-12))
-
-
-def _distributions(matrix: sp.csr_matrix) -> sp.csr_matrix:
-    sums = np.asarray(matrix.sum(axis=1)).ravel()
-    return sp.csr_matrix(sp.diags(1.0 / np.maximum(sums, 1e-12)) @ matrix)

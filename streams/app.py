@@ -1,7 +1,6 @@
 """The Faust app: settings in, a worker out. `faust -A streams.app worker` runs it, and so does `mmrec worker`."""
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -16,6 +15,7 @@ from faust.types import TransportT
 from mmrec_stream.errors import NoBrokerError, UserError
 from mmrec_stream.kafka.admin import Cluster
 from mmrec_stream.kafka.plan import ensure_topics
+from mmrec_stream.processes import keep_what_is_loaded
 from mmrec_stream.settings import Settings, load_settings
 from mmrec_stream.topics import MAX_BEHAVIOUR_TOPICS, Topics, changelog_topic
 from streams import behaviour
@@ -88,10 +88,7 @@ class StreamApp(faust.App):
         await self._patiently(ensure_topics, settings)
         self.serving = Serving(settings, self.metrics)
         await self._patiently(self.serving.start)
-        # Modules, catalogue and release stay. Looking for cycles among them stops every thread for a third of a second,
-        # which the objects of the next catalogue that is read would bring about.
-        gc.collect()
-        gc.freeze()
+        keep_what_is_loaded()
         self.outbox = Outbox(settings, self.fail)
         self.lists = Lists(
             settings,

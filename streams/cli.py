@@ -1,6 +1,5 @@
 """`mmrec worker`."""
 
-import gc
 import logging
 import sys
 from typing import Annotated
@@ -41,6 +40,7 @@ def worker(
     Example: `MMREC_BOOTSTRAP=kafka:9092 mmrec worker`
     """
     from mmrec_stream.errors import UserError
+    from mmrec_stream.processes import run_steadily
     from mmrec_stream.settings import load_settings
     from streams.app import create_app
     from streams.runner import Runner
@@ -50,11 +50,7 @@ def worker(
     configure_logging(verbose)
     check_scoring(settings)
     app = create_app(settings)
-    # Short critical sections of the scoring thread must not wait the default 5 ms for the interpreter.
-    sys.setswitchinterval(0.0005)
-    # A fetch makes tens of thousands of objects that die together. Looking for cycles among them every 700 objects, the
-    # default, took a fifth of a busy worker's time.
-    gc.set_threshold(50_000)
+    run_steadily()
     runner = Runner(app, loglevel=None, override_logging=False, redirect_stdouts=False, quiet=True)
     try:
         runner.execute_from_commandline()

@@ -32,6 +32,7 @@ from mmrec_stream.ranking.comparison import Tally
 from mmrec_stream.ranking.recommend import Arm, Recommender, Tried
 from mmrec_stream.ranking.scorer import Scorer
 from mmrec_stream.releases import rollout
+from mmrec_stream.releases.access import AGAIN_S
 from mmrec_stream.releases.rollout import Rollout, State
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import Topics
@@ -46,10 +47,6 @@ SAMPLED = 16
 
 SAMPLE_S = 0.05
 """Least time between two comparisons, which bounds their cost to some 5% of a core."""
-
-AGAIN_S = 10.0
-"""How long a release that cannot be had at the moment is left alone: a store that is away is asked six times a minute,
-and whoever mends a full disk waits no longer."""
 
 MAX_SEEN = 1_000_000
 """Users whose first click or cart is remembered, 100 bytes each; with as many counted, nothing is left to find out."""

@@ -35,7 +35,6 @@ CONFIGS: dict[str, ModelConfig] = {
         user_encoder="attention", layers=2, dropout=0.4, epochs=60, patience=4, associations="regressed"
     ),
     "yoochoose": ModelConfig(dropout=0.3, epochs=30),
-    # Some 1,400 customers make 90 steps a pass at 16 sequences a step, and twelve at the default.
     "hm": ModelConfig(
         encoders=("id", "attributes", "lstm", "cnn"),
         # Some 1,400 customers make 90 steps a pass at 16 sequences a step, and twelve at the default.
@@ -54,9 +53,10 @@ CONFIGS: dict[str, ModelConfig] = {
     ),
     "ciao": ModelConfig(dropout=0.2, epochs=12),
 }
+"""What differs from the trainer's defaults on a set, chosen on its validation cases."""
+
 # What is asked of them differs, and what they are made of does not.
 CONFIGS |= {name: CONFIGS[name.split("-")[0]] for name in ("yoochoose-all", "ciao-time")}
-"""What differs from the trainer's defaults on a set, chosen on its validation cases."""
 
 
 MODALITIES: dict[str, tuple[str, ...]] = {

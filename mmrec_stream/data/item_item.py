@@ -5,7 +5,7 @@ All of them are asked the same way: a history with weights that fall with age, t
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import scipy.sparse as sp
@@ -122,7 +122,7 @@ def content_neighbours(features: Matrix | sp.csr_matrix, neighbours: int, block:
         neighbours: How many to keep of each item.
         block: Rows compared at a time, which bounds memory to 4 · block · items bytes.
     """
-    unit = _unit_rows(features)
+    unit = unit_rows(features)
     items = unit.shape[0]
     keep = min(neighbours, items - 1)
     transposed = sp.csr_matrix(unit.T) if isinstance(unit, sp.csr_matrix) else unit.T
@@ -175,11 +175,22 @@ def history_matrix(cases: Cases, items: int, decay: float) -> sp.csr_matrix:
     return sp.csr_matrix((weights, (owners, seen)), shape=(len(cases), items))
 
 
-def _unit_rows(features: Matrix | sp.csr_matrix) -> Matrix | sp.csr_matrix:
+@overload
+def unit_rows(features: sp.csr_matrix) -> sp.csr_matrix: ...
+@overload
+def unit_rows(features: Matrix) -> Matrix: ...
+def unit_rows(features: Matrix | sp.csr_matrix) -> Matrix | sp.csr_matrix:
+    """The rows, (items, n) float32, divided by their lengths; a row of zeros stays one."""
     if isinstance(features, sp.csr_matrix):
         squares = np.asarray(features.multiply(features).sum(axis=1)).ravel()
         return sp.csr_matrix(sp.diags(1.0 / np.maximum(np.sqrt(squares), 1e-12)) @ features).astype(np.float32)
     return np.asarray(features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12), dtype=np.float32)
+
+
+def distributions(matrix: sp.csr_matrix) -> sp.csr_matrix:
+    """Each row divided by its sum; a row of zeros stays one."""
+    sums = np.asarray(matrix.sum(axis=1)).ravel()
+    return sp.csr_matrix(sp.diags(1.0 / np.maximum(sums, 1e-12)) @ matrix)
 
 
 def _windows(

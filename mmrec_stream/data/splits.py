@@ -47,6 +47,11 @@ class Ragged:
         inner = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
         return Ragged(self.values[np.repeat(self.offsets[:-1][keep], lengths) + inner], offsets)
 
+    def among(self, wanted: NDArray[np.bool_]) -> "Ragged":
+        """The lists without the values that are not `wanted`, (values' range,)."""
+        there = wanted[self.values]
+        return Ragged(self.values[there], np.r_[0, np.cumsum(there)][self.offsets])
+
 
 @dataclass(frozen=True)
 class Cases:
@@ -316,9 +321,8 @@ def _among(cases: Cases, known: NDArray[np.bool_], wanted: NDArray[np.bool_]) ->
     """Cases with histories of the `known` items and targets of the `wanted` ones, (items,), where they have both."""
     kept = known[cases.log.items]
     place = np.r_[0, np.cumsum(kept)]
-    targets = [items[wanted[items]] for items in (cases.targets[case] for case in range(len(cases)))]
     log, starts, ends = cases.log.where(kept), place[cases.starts], place[cases.ends]
-    left = Cases(log, cases.users, starts, ends, cases.times, Ragged.of(targets), cases.withheld)
+    left = Cases(log, cases.users, starts, ends, cases.times, cases.targets.among(wanted), cases.withheld)
     return left.where(np.flatnonzero((left.lengths > 0) & (left.targets.lengths > 0)))
 
 

@@ -84,9 +84,9 @@ def judge(dataset: Dataset, train: Interactions, cases: Cases, lists: Lists, ks:
 
 def targets_among(cases: Cases, wanted: NDArray[np.bool_]) -> tuple[NDArray[np.int64], Ragged]:
     """Which cases have targets among the `wanted` items, (items,), ascending, and these targets of theirs."""
-    targets = [items[wanted[items]] for items in (cases.targets[case] for case in range(len(cases)))]
-    there = np.flatnonzero([len(items) > 0 for items in targets])
-    return there, Ragged.of([targets[case] for case in there])
+    targets = cases.targets.among(wanted)
+    there = np.flatnonzero(targets.lengths)
+    return there, targets.where(there)
 
 
 def _accuracy(lists: Lists, targets: Ragged, ks: Sequence[int]) -> dict[str, Values]:

@@ -14,6 +14,10 @@ from mmrec_stream.releases.objects import Bucket, split_uri
 from mmrec_stream.releases.signing import trusted_keys
 from mmrec_stream.settings import Settings
 
+AGAIN_S = 10.0
+"""How long a release that cannot be had at the moment is left alone: a store that is away is asked six times a minute,
+and whoever mends a full disk waits no longer."""
+
 
 def check_access(settings: Settings) -> None:
     """Before anything is loaded: what is set of keys and store can be used. The store is not asked.

@@ -27,7 +27,7 @@ from mmrec_stream.errors import NotNowError, UserError
 from mmrec_stream.policies.book import RuleBook
 from mmrec_stream.policies.policy import Viewer, Visit
 from mmrec_stream.releases import rollout
-from mmrec_stream.releases.access import check_access
+from mmrec_stream.releases.access import AGAIN_S, check_access
 from mmrec_stream.settings import Settings
 from mmrec_stream.storefront.api import MAX_PLACES, Card, ShownList, Why
 from mmrec_stream.storefront.companions import Companions
@@ -70,9 +70,6 @@ everybody asks for the same few."""
 JOINS = 4
 """Joins at a time: each reads a part of the log, with a client and a thread of its own."""
 
-AGAIN_S = 10.0
-"""How long a release that cannot be had at the moment is left alone."""
-
 NO_RELEASE = "none"
 
 UNKNOWN_VISIT = Visit()
@@ -101,9 +98,7 @@ class Gateway:
         self.rankings = Rankings()
         self.ranked_ms = int(time.time() * 1000)
         """When `rankings` last changed."""
-        self.relations: Relations | None = None
         self.companions: Companions | None = None
-        """Made of `relations`."""
         self.rules = Rules()
         self._rule_book = RuleBook()
         self._releases = rollout.EMPTY
@@ -180,6 +175,11 @@ class Gateway:
     def well(self) -> bool:
         """Whether the threads make progress."""
         return all(follower.well for follower in self._followers) and self.publisher is not None and self.publisher.well
+
+    @property
+    def relations(self) -> Relations | None:
+        """What goes together by the release that serves, if there is one."""
+        return None if self.companions is None else self.companions.relations
 
     @property
     def release(self) -> str:
@@ -518,7 +518,7 @@ class Gateway:
         companions = Companions(relations, self.shelf, self.rules, self.trails)
 
         def serve() -> None:
-            self.relations, self.companions = relations, companions
+            self.companions = companions
             self._popular.clear()
 
         self._apply(serve)

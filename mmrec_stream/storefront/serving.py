@@ -2,17 +2,16 @@
 
 import asyncio
 import contextlib
-import gc
 import logging
 import resource
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator
 
 from aiohttp import web
 
 from mmrec_stream.errors import UserError
+from mmrec_stream.processes import keep_what_is_loaded, run_steadily
 from mmrec_stream.settings import Settings
 from mmrec_stream.storefront.access import is_loopback
 from mmrec_stream.storefront.app import create_app
@@ -26,13 +25,6 @@ BACKLOG = 1_024
 
 OTHER_FILES = 200
 """Files beside connections: Kafka's sockets, libraries, pictures."""
-
-YOUNG = 50_000
-"""Objects that come together before cycles are looked for among them. With the default, 700, thousands of open streams
-brought about a look at everything every few seconds, which stopped the loop for a quarter of a second each time."""
-
-SWITCH_S = 0.0005
-"""How long the loop may wait for a follower's thread that holds the interpreter; 5 ms by default."""
 
 SHUTDOWN_S = 5.0
 """How long requests may take to end. Streams are ended at once; events are confirmed within milliseconds."""
@@ -110,8 +102,7 @@ async def serve(settings: Settings, *, dev: bool = False) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
-    gc.set_threshold(YOUNG)
-    sys.setswitchinterval(SWITCH_S)
+    run_steadily()
     async with serving(settings, dev=dev) as (gateway, port):
         log.info("storefront on http://%s:%d, described at /docs", settings.storefront_host, port)
         if dev:
@@ -123,10 +114,8 @@ async def serve(settings: Settings, *, dev: bool = False) -> None:
 
 
 async def _keep(gateway: Gateway) -> None:
-    """Modules, catalogue and lists stay: cycles are not looked for among them."""
     await gateway.filled.wait()
-    gc.collect()
-    gc.freeze()
+    keep_what_is_loaded()
 
 
 def _port(sockets: tuple[socket.socket, ...]) -> int:

@@ -24,59 +24,57 @@ SESSIONS = 200_000
 """Sessions whose first records are remembered, 400 bytes each; of an older one, the log's newest part is searched."""
 
 
-class Trails:
-    """The latest items of the users who did something last."""
+class _Latest:
+    """Items by user, of the users whose changed last."""
 
-    def __init__(self, capacity: int = TRAILS) -> None:
+    def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._items: OrderedDict[str, tuple[str, ...]] = OrderedDict()
-
-    def step(self, user_id: str, item_id: str) -> None:
-        """The user did something with an item."""
-        before = self._items.pop(user_id, ())
-        self._items[user_id] = (*before[1 - STEPS :], item_id)
-        if len(self._items) > self._capacity:
-            self._items.popitem(last=False)
 
     def forget(self, user_id: str) -> None:
         """Nothing is known of the user any more."""
         self._items.pop(user_id, None)
 
     def of(self, user_id: str) -> Sequence[str]:
-        """The user's latest items, the last one last."""
+        """The user's items, the last one last."""
         return self._items.get(user_id, ())
 
+    def _keep(self, user_id: str, items: tuple[str, ...]) -> None:
+        self.forget(user_id)
+        if items:
+            self._items[user_id] = items
+            if len(self._items) > self._capacity:
+                self._items.popitem(last=False)
 
-class Carts:
+
+class Trails(_Latest):
+    """The latest items of the users who did something last."""
+
+    def __init__(self, capacity: int = TRAILS) -> None:
+        super().__init__(capacity)
+
+    def step(self, user_id: str, item_id: str) -> None:
+        """The user did something with an item."""
+        self._keep(user_id, (*self.of(user_id)[1 - STEPS :], item_id))
+
+
+class Carts(_Latest):
     """What is in the carts of the users who changed theirs last."""
 
     def __init__(self, capacity: int = CARTS) -> None:
-        self._capacity = capacity
-        self._items: OrderedDict[str, tuple[str, ...]] = OrderedDict()
+        super().__init__(capacity)
 
     def step(self, user_id: str, code: EventType, item_id: str) -> bool:
         """The user did something with an item; says whether it changed the cart."""
-        before = self._items.get(user_id, ())
+        before = self.of(user_id)
         if code == EventType.ADD_TO_CART:
             after = (*(one for one in before if one != item_id), item_id)[-IN_CART:]
         elif code in (EventType.REMOVE_FROM_CART, EventType.PURCHASE) and item_id in before:
             after = tuple(one for one in before if one != item_id)
         else:
             return False
-        self._items.pop(user_id, None)
-        if after:
-            self._items[user_id] = after
-            if len(self._items) > self._capacity:
-                self._items.popitem(last=False)
+        self._keep(user_id, after)
         return after != before
-
-    def forget(self, user_id: str) -> None:
-        """Nothing is known of the user any more."""
-        self._items.pop(user_id, None)
-
-    def of(self, user_id: str) -> Sequence[str]:
-        """The products in the user's cart, the last one last."""
-        return self._items.get(user_id, ())
 
 
 class Sessions:

@@ -93,7 +93,7 @@ class ContentKnn(ItemItem):
         names = sorted(dataset.features) if self.modality == "both" else [self.modality]
         if not names or any(name not in dataset.features for name in names):
             raise UserError(f"data set {dataset.name} has no {self.modality} features for content kNN")
-        parts = [_unit(dataset.features[name]) for name in names]
+        parts = [item_item.unit_rows(dataset.features[name]) for name in names]
         self._weights = _sharpened(item_item.content_neighbours(np.concatenate(parts, axis=1), CONTENT_NEIGHBOURS))
 
 
@@ -173,7 +173,3 @@ class SessionKnn(Baseline):
 def _sharpened(cosines: sp.csr_matrix) -> sp.csr_matrix:
     cosines.data = np.exp((cosines.data - 1.0) / SHARPNESS)
     return cosines
-
-
-def _unit(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12), dtype=np.float32)
