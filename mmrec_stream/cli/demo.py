@@ -120,7 +120,7 @@ async def _run(
             return
         url = f"http://127.0.0.1:{port}/shop/"
         console.rule("3  open")
-        console.print(f"[bold]{url}[/bold]: what it shows changes with every click")
+        console.print(f"[bold]{url}[/bold]  changes what it shows with every click")
         console.print("a first model is trained beside it; until it takes over, lists are what is popular")
         if not once and sys.stdout.isatty():
             import webbrowser
@@ -213,7 +213,7 @@ def _show_lists(
                 lists.append(decode_list(message.value() or b""))
         latencies.extend(one.times.published - one.times.appended for one in lists if one.times.appended > began_ms)
         if lists and monotonic() - shown > SHOW_EVERY_S:
-            console.print(list_text(lists[-1], names, 3), markup=False)
+            console.print(list_text(lists[-1], names, 3), markup=False, soft_wrap=True)
             shown = monotonic()
         if over.is_set():
             return

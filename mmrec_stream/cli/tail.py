@@ -157,7 +157,7 @@ def _text(topic: Topic, message: "Message", names: "Names", top: int) -> str:
 
 
 def list_text(found: "RecommendationList", names: "Names", top: int) -> str:
-    """A list as people read it: one line for it, one for each of its first `top` items."""
+    """A list as people read it: whose and how long it took, then a line for each of its first `top` items."""
     times = found.times
     steps = (
         ("fetched", times.fetched - times.appended),
@@ -166,14 +166,11 @@ def list_text(found: "RecommendationList", names: "Names", top: int) -> str:
         ("published", times.published - times.scored),
     )
     split = ", ".join(f"{name} {taken:.1f}" for name, taken in steps)
-    latency = f"{times.published - times.appended:.1f} ms ({split})"
     kind = f"{len(found.items)} items, {found.strategy}, release {found.release}, α {found.alpha:.2f}"
-    lines = [f"{found.user_id}: {kind}, {latency}"]
+    lines = [f"{found.user_id}: {kind}", f"    {times.published - times.appended:.1f} ms: {split}"]
     for place, item in enumerate(found.items[:top], start=1):
-        lines.append(
-            f"    {place:>2}. {item.score:8.4f}  {names.item(item.item_id)}"
-            f"  (user {item.p_user:.4f}, item {item.p_item:.4f})"
-        )
+        halves = f"  user {item.p_user:.4f}  item {item.p_item:.4f}" if item.p_user or item.p_item else ""
+        lines.append(f"    {place:>2}. {item.score:.4f}{halves}  {names.item(item.item_id)}")
     return "\n".join(lines)
 
 

@@ -1,14 +1,17 @@
 """Lists as pages get them: from the topic, at once, with cards; and what there is where nothing personal is."""
 
 import asyncio
+import json
 from collections.abc import Callable
 
 import pytest
+from pydantic import SecretStr
 
 from mmrec_stream.contracts.behaviour import AddToCart, Click, Purchase
 from mmrec_stream.settings import Settings
+from mmrec_stream.storefront.tokens import new_key_set
 from mmrec_stream.topics import Topics
-from tests.storefront.shop import JPEG, NOW, bearer, open_shop, product, publish, recommended, token, until
+from tests.storefront.shop import JPEG, KEYS, NOW, bearer, open_shop, product, publish, recommended, token, until
 
 
 @pytest.mark.usefixtures("topics")
@@ -170,6 +173,19 @@ class TestAStream:
                 await reader.event("expired")
                 assert await reader.frame() == {}
             await until("the stream is closed", lambda: len(shop.gateway.hub) == 0)
+
+    async def test_it_goes_on_with_a_token_of_the_next_key(self, settings: Settings) -> None:
+        old, new = json.loads(KEYS)["keys"][0], json.loads(new_key_set("next"))["keys"][0]
+        keys = SecretStr(json.dumps({"keys": [old, new]}))
+        publish(settings, product("a"), recommended("alice", ["a"], list_id="l-1"))
+        async with open_shop(settings, storefront_keys=keys) as shop:
+            async with shop.stream(token=token(sub="alice", lasts_s=-28)) as reader:
+                assert (await reader.event("recommendations"))["list_id"] == "l-1"
+                await reader.event("expired")
+            publish(settings, recommended("alice", ["a"], list_id="l-2"))
+            fresh = {"Authorization": f"Bearer {token(sub='alice', key=new['k'], kid='next')}"}
+            async with shop.stream({**fresh, "Last-Event-ID": "l-1"}) as reader:
+                assert (await reader.event("recommendations"))["list_id"] == "l-2"
 
     async def test_a_reader_that_has_gone_is_noticed_at_once(self, settings: Settings) -> None:
         async with open_shop(settings) as shop:

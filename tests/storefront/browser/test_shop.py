@@ -201,6 +201,19 @@ def test_the_panel_shows_the_pipeline_of_this_visitor(gateway: Gateway, open_pag
     assert panel.count() == 0
 
 
+def test_only_lists_that_were_pushed_to_the_page_are_timed(gateway: Gateway, open_page: OpenPage) -> None:
+    tab = open_shop(open_page)
+    sign_in(tab, "ada")
+    tab.get_by_role("button", name="Pipeline").click()
+    panel = tab.get_by_role("complementary", name="Pipeline")
+    go(tab, "product/item-005")
+    panel.get_by_text("on screen").wait_for()
+    tab.reload()
+    tab.locator("mmrec-recommendations[surface=product] li a").first.wait_for()
+    panel.get_by_text("Click on something").wait_for()
+    assert panel.get_by_text("on screen").count() == 0
+
+
 def test_what_happens_behind_the_shop_is_told(gateway: Gateway, open_page: OpenPage) -> None:
     now = int(time.time() * 1000)
     gateway.happenings = [{"number": 1, "ts": now, "text": "This was before the page was opened."}]

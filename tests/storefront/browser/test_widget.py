@@ -371,14 +371,14 @@ def test_without_locks_each_tab_has_its_own_stream(
     until(tabs[0], lambda: len(gateway.streams) == 2)
 
 
-def jwt(user: str, expires: int) -> str:
+def jwt(user: str, expires: int, **more: bool) -> str:
     """A token as a shop would sign one; the widget reads it, this gateway knows it by heart."""
     from base64 import urlsafe_b64encode
 
     def part(value: Any) -> str:
         return urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
 
-    return f"{part({'alg': 'HS256'})}.{part({'sub': user, 'exp': expires})}.c2lnbmF0dXJl"
+    return f"{part({'alg': 'HS256'})}.{part({'sub': user, 'exp': expires, **more})}.c2lnbmF0dXJl"
 
 
 def test_a_token_provider_renews_what_the_gateway_refuses(gateway: Gateway, open_page: OpenPage) -> None:
@@ -432,6 +432,26 @@ def test_when_somebody_else_signs_in_nothing_of_the_one_becomes_the_others(
     shown(tab, "item-020").wait_for()
     assert shown(tab, "item-010").count() == 0
     assert gateway.of("view") == []
+
+
+def test_consent_that_is_taken_back_holds_on_the_open_page(gateway: Gateway, open_page: OpenPage) -> None:
+    late = 4_102_444_800
+    given, withdrawn = jwt("ada", late), jwt("ada", late, consent=False)
+    gateway.tokens = {given: "ada", withdrawn: ""}  # Without consent nobody is known.
+    gateway.pages["/a"] = page(tag(token=given).replace('user="ada"', ""))
+    tab = open_page("/a")
+    gateway.push("ada", first="item-010")
+    shown(tab, "item-010").wait_for()
+    tab.evaluate("token => document.querySelector('mmrec-recommendations').setAttribute('token', token)", withdrawn)
+    until(tab, lambda: gateway.streams == [""])
+    gateway.push("", first="item-020")
+    shown(tab, "item-020").wait_for()
+    assert shown(tab, "item-010").count() == 0
+    tab.evaluate("() => document.querySelector('mmrec-recommendations').track({type: 'view', item_id: 'item-011'})")
+    (view,) = until(tab, lambda: gateway.of("view"))
+    assert view["user"] == ""
+    tab.evaluate("token => document.querySelector('mmrec-recommendations').setAttribute('token', token)", given)
+    until(tab, lambda: gateway.streams == ["ada"])
 
 
 def test_a_foreign_token_gets_no_list(gateway: Gateway, open_page: OpenPage) -> None:

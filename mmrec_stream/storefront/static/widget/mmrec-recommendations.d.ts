@@ -55,7 +55,7 @@ export type TextName =
 
 export interface ListDetail {
   list: RecommendationList;
-  /** When the list was on screen; null in a tab that nobody sees. */
+  /** When the list was on screen; null in a tab that nobody sees, and for a list that was not pushed just before. */
   painted: number | null;
 }
 

@@ -99,8 +99,8 @@
     }
 
     name(token) {
-      const { sub, sid } = claims(token);
-      return JSON.stringify([this.base.href, this.user || sub, this.session || sid, this.anonymous]);
+      const { sub, sid, consent } = claims(token);
+      return JSON.stringify([this.base.href, this.user || sub, this.session || sid, this.anonymous, consent]);
     }
 
     /** Tabs and widgets of the same visitor share; no others do. */
@@ -201,7 +201,7 @@
 
     add(widget) {
       this.widgets.add(widget);
-      if (this.list) widget.show(this.list);
+      if (this.list) widget.show(this.list, true);
       this.open();
     }
 
@@ -339,7 +339,7 @@
     take(list, asked) {
       const old = this.list && (this.list.list_id === list.list_id || (asked && list.generated < this.list.generated));
       if (!old) this.list = list;
-      for (const widget of this.widgets) old ? widget.recover() : widget.show(list);
+      for (const widget of this.widgets) old ? widget.recover() : widget.show(list, asked);
     }
   }
 
@@ -634,7 +634,7 @@
       return this.#list.items.filter((item) => item.in_stock !== false && !this.#removed.has(item.item_id));
     }
 
-    show(list) {
+    show(list, before) {
       if (this.#pressed) {
         this.#held = list;
         return;
@@ -648,7 +648,7 @@
       this.recover();
       if (!first) this.#announce();
       const tell = () =>
-        this.#emit("list", { list, painted: document.hidden ? null : performance.timeOrigin + performance.now() });
+        this.#emit("list", { list, painted: document.hidden || before ? null : performance.timeOrigin + performance.now() });
       if (document.hidden) tell();
       else requestAnimationFrame(() => setTimeout(tell));
     }
@@ -713,8 +713,8 @@
       cards.forEach((card) => this.#observer.observe(card));
       this.restartImpressions();
       const after = moves ? cards.map((card) => [card, card.getBoundingClientRect()]) : [];
-      for (const [card, to] of after) this.#glide(card, before.get(card), to);
       this.#turns();
+      for (const [card, to] of after) this.#glide(card, before.get(card), to);
     }
 
     #order(wanted) {
