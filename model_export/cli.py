@@ -38,6 +38,9 @@ def train(
         Literal["shadow", "canary", "live"],
         typer.Option(help="Where an announced release begins: on trial beside the live one, or for everybody at once."),
     ] = "live",
+    share: Annotated[float, typer.Option(min=0.001, max=0.999, help="Of the users, while it is a canary.")] = 0.1,
+    shadow_s: Annotated[float, typer.Option("--shadow", min=0, help="Least time in shadow, s.")] = 30.0,
+    canary_s: Annotated[float, typer.Option("--canary", min=0, help="Least time as a canary, s.")] = 600.0,
     encoders: Annotated[
         str | None,
         typer.Option(
@@ -87,7 +90,8 @@ def train(
     A release that is worse than the current one on the newest events is thrown away. What it learns: which item comes
     next, from text, pictures, attributes and behaviour.
 
-    Examples: `mmrec train --from kafka --every 15m` keeps a running shop fresh;
+    Examples: `mmrec train --from kafka --every 15m` keeps a running shop fresh; with `--stage shadow --canary 300` each
+    release is tried first;
     `mmrec simulate --days-before 14 --rate 0 --out log && mmrec train --data log --minutes 1` needs no broker.
     """
     import torch
@@ -120,8 +124,17 @@ def train(
     announced = source is not None if announce is None else announce
     console = Console(stderr=True)
 
+    def tell(path: Path) -> None:
+        from mmrec_stream.operations.rollouts import announce_release
+
+        announce_release(settings, path, stage=stage, share=share, shadow_s=shadow_s, canary_s=canary_s)
+        console.print(f"announced to {settings.bootstrap}: {stage}")
+
     def one_round(dataset: "Dataset") -> None:
-        _round(console, settings, dataset, store, config, threads, checkpoint, announced=announced, stage=stage)
+        path = _round(console, settings, dataset, store, config, threads, checkpoint)
+        if announced:
+            tell(path)
+        typer.echo(path)
 
     if every is None:
         one_round(_read(console, settings, data))
@@ -206,11 +219,12 @@ def _round(
     config: "ModelConfig",
     threads: int,
     checkpoint: Path | None,
-    *,
-    announced: bool,
-    stage: Literal["shadow", "canary", "live"],
-) -> None:
-    from mmrec_stream.operations.rollouts import announce_release
+) -> Path:
+    """One training, signed where a key is set; returns the release's folder.
+
+    Raises:
+        UserError: there is no release, or the key is none.
+    """
     from mmrec_stream.releases import sign_release, verify_release
     from mmrec_stream.releases.signing import signing_key
     from model_export.rounds import train_round
@@ -225,7 +239,4 @@ def _round(
     console.print(f"{done.verdict.reason}; {done.seconds:.0f} s in all")
     if key is not None:
         console.print(f"signed with key {sign_release(done.path, key)}")
-    if announced:
-        announce_release(settings, done.path, stage=stage)
-        console.print(f"announced to {settings.bootstrap}: {stage}")
-    typer.echo(done.path)
+    return done.path
