@@ -57,25 +57,34 @@ class Sequences:
 def training_sequences(log: Interactions, length: int, *, repeats: bool) -> Sequences:
     """Cut users' histories into pieces of at most `length` events, each with what came next.
 
-    The target of a place is the next liking, without `repeats` the next one of an item that the user has not had
-    before. The log is one without impressions.
+    Pieces overlap by half, so that an event far into a long history is foreseen by at least half a piece of what came
+    before it, as it is when asked for; each is foreseen once. The target of a place is the next liking, without
+    `repeats` the next one of an item that the user has not had before. The log is one without impressions.
     """
-    count = len(log)
     positions = log.positions()
-    pieces = np.cumsum(positions % length == 0) - 1
-    shape = (int(pieces[-1]) + 1 if count else 0, length)
-    place = positions % length
+    step = -(-length // 2)
+    # The first piece that an event lies in knows most of what came before it.
+    own = np.maximum(-(-(positions + 1 - length) // step), 0)
+    ends = np.flatnonzero(np.r_[log.users[1:] != log.users[:-1], np.ones(min(len(log), 1), dtype=bool)])
+    counts, events = own[ends] + 1, np.diff(ends, prepend=-1)
+    first, last = np.repeat(np.cumsum(counts) - counts, events), np.repeat(counts - 1, events)
+    shape = (int(counts.sum()), length)
     rows, types = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
     tastes = np.zeros(shape, dtype=np.float32)
     times = np.zeros(shape, dtype=np.float64)
     targets = np.full(shape, NO_TARGET, dtype=np.int64)
-    rows[pieces, place], types[pieces, place], tastes[pieces, place] = log.items, log.types, log.tastes
-    # Whole seconds, as a profile keeps them: a gap must fall into the same bucket here and there.
-    times[pieces, place] = log.times // 1000
-    targets[pieces, place] = _next_targets(log, repeats)
+    following = _next_targets(log, repeats)
+    for piece in (positions // step, positions // step - 1):
+        place = positions - piece * step
+        held = np.flatnonzero((piece >= 0) & (piece <= last) & (place < length))
+        where = first[held] + piece[held], place[held]
+        rows[where], types[where], tastes[where] = log.items[held], log.types[held], log.tastes[held]
+        # Whole seconds, as a profile keeps them: a gap must fall into the same bucket here and there.
+        times[where] = log.times[held] // 1000
+        targets[where] = np.where(own[held] == piece[held], following[held], NO_TARGET)
     # Padding stands at the last event's time, so that no gap into it is negative.
-    last = times.max(axis=1, initial=0.0, keepdims=True)
-    times = np.where(types > 0, times, last)
+    latest = times.max(axis=1, initial=0.0, keepdims=True)
+    times = np.where(types > 0, times, latest)
     useful = (targets != NO_TARGET).any(axis=1)
     half_life_s = log.rule.half_life_ms / 1000.0
     return Sequences(rows[useful], types[useful], tastes[useful], times[useful], targets[useful], half_life_s)

@@ -446,7 +446,10 @@ class _Trainer:
                 )
             if now > deadline:
                 break
-        self._learn_content(content)
+        if content is not None:
+            self._learn_content(content)
+            # The encoders have moved since the last step, and the average that is judged has not.
+            self._follow()
         return total / max(count, 1)
 
     def _share_content(self) -> "_SharedContent":

@@ -11,8 +11,7 @@ from torch.nn import functional
 
 from mmrec_stream.data.dataset import Dataset, Interactions
 from mmrec_stream.data.splits import Cases
-from mmrec_stream.errors import UserError
-from mmrec_stream.evaluation.baselines.base import Baseline, Setting
+from mmrec_stream.evaluation.baselines.base import Baseline, Setting, features_of
 
 BATCH = 512
 """Pairs a step: some thirty steps a pass over the log of a thousand customers."""
@@ -40,14 +39,11 @@ class Vbpr(Baseline):
 
     def learn(self, dataset: Dataset, log: Interactions) -> None:
         """Rank what each user took above what they did not."""
-        names = sorted(dataset.features) if self.modality == "both" else [self.modality]
-        if not names or any(name not in dataset.features for name in names):
-            raise UserError(f"data set {dataset.name} has no {self.modality} features for VBPR")
+        features = torch.from_numpy(features_of(dataset, self.modality, "VBPR"))
         torch.manual_seed(self.seed)
         generator = np.random.default_rng(self.seed)
-        features = [functional.normalize(torch.from_numpy(dataset.features[name]), dim=1) for name in names]
         seen, known = np.unique(log.items), np.unique(log.users)
-        net = _Vbpr(dataset.users, torch.cat(features, dim=1), int(self.number("factors")))
+        net = _Vbpr(dataset.users, features, int(self.number("factors")))
         optimiser = torch.optim.Adam(net.parameters(), lr=LEARNING_RATE)
         for _ in range(int(self.number("epochs"))):
             for batch in np.array_split(generator.permutation(len(log)), max(1, len(log) // BATCH)):

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mmrec_stream.contracts.behaviour import EventType
 from mmrec_stream.data.dataset import Dataset, Interactions
@@ -93,10 +95,31 @@ def _and_poorly_rated(log: Interactions) -> Interactions:
 
 
 def test_long_histories_are_cut_without_losing_a_target() -> None:
-    log = log_of([0] * 25, list(range(25)))
+    log = log_of([0] * 25 + [1] * 4, list(range(29)))
     pieces = training_sequences(log, 10, repeats=False)
-    assert pieces.rows.shape == (3, 10)
-    assert pieces.targets[pieces.targets != NO_TARGET].tolist() == list(range(1, 25))
+    assert pieces.targets[pieces.targets != NO_TARGET].tolist() == [*range(1, 25), *range(26, 29)]
+
+
+@given(
+    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=5),
+    length=st.integers(1, 12),
+)
+def test_what_comes_late_in_a_long_history_is_foreseen_by_half_a_piece_at_least(
+    lengths: list[int], length: int
+) -> None:
+    users = np.repeat(np.arange(len(lengths)), lengths).tolist()
+    pieces = training_sequences(log_of(users, list(range(len(users)))), length, repeats=False)
+    begins = np.cumsum([0, *lengths[:-1]])
+    foreseen = []
+    for rows, types, targets in zip(pieces.rows, pieces.types, pieces.targets, strict=True):
+        held = rows[: int((types > 0).sum())].tolist()
+        assert held == list(range(held[0], held[0] + len(held))), "a piece is events in a row, from its first place on"
+        for place in np.flatnonzero(targets != NO_TARGET):
+            foreseen.append(int(targets[place]))
+            assert targets[place] == rows[place] + 1
+            before = rows[place] - begins[users[rows[place]]] + 1
+            assert place + 1 >= min(before, length // 2 + 1)
+    assert sorted(foreseen) == sorted(set(range(len(users))) - set(begins.tolist()))
 
 
 def test_batches_hold_every_piece_once_and_no_needless_padding() -> None:

@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmrec_stream.data.dataset import Dataset, Interactions
+from mmrec_stream.data.item_item import unit_rows
 from mmrec_stream.data.splits import Cases, Split
+from mmrec_stream.errors import UserError
 from mmrec_stream.evaluation.methods import recommend
 from mmrec_stream.evaluation.metrics import hits, ndcg
 
@@ -80,6 +82,23 @@ class Baseline:
     def number(self, name: str) -> float:
         """The setting `name`, which is a number."""
         return float(self.settings[name])
+
+
+def features_of(dataset: Dataset, modality: str, method: str) -> NDArray[np.float32]:
+    """What a modality says of the items, each feature of unit length, side by side, (items, width).
+
+    Args:
+        dataset: Whose features.
+        modality: One of its features by name, or `both` for all of them.
+        method: What asks, for the error.
+
+    Raises:
+        UserError: The data set has no such features.
+    """
+    names = sorted(dataset.features) if modality == "both" else [modality]
+    if not names or any(name not in dataset.features for name in names):
+        raise UserError(f"data set {dataset.name} has no {modality} features for {method}")
+    return np.concatenate([unit_rows(dataset.features[name]) for name in names], axis=1)
 
 
 def _combinations(grid: Mapping[str, Sequence[Setting]]) -> Iterator[Settings]:

@@ -11,7 +11,7 @@ from mmrec_stream.data import item_item
 from mmrec_stream.data.dataset import DAY_MS, Dataset, Interactions
 from mmrec_stream.data.splits import Cases
 from mmrec_stream.errors import UserError
-from mmrec_stream.evaluation.baselines.base import Baseline, Setting
+from mmrec_stream.evaluation.baselines.base import Baseline, Setting, features_of
 
 DECAYS = (0.8, 0.6, 0.4, 1.0)
 """Weights of a step back in the history that are tried; 1 forgets the order."""
@@ -90,11 +90,8 @@ class ContentKnn(ItemItem):
 
     def learn(self, dataset: Dataset, log: Interactions) -> None:
         """Compare the items' vectors; the log is not used."""
-        names = sorted(dataset.features) if self.modality == "both" else [self.modality]
-        if not names or any(name not in dataset.features for name in names):
-            raise UserError(f"data set {dataset.name} has no {self.modality} features for content kNN")
-        parts = [item_item.unit_rows(dataset.features[name]) for name in names]
-        self._weights = _sharpened(item_item.content_neighbours(np.concatenate(parts, axis=1), CONTENT_NEIGHBOURS))
+        features = features_of(dataset, self.modality, "content kNN")
+        self._weights = _sharpened(item_item.content_neighbours(features, CONTENT_NEIGHBOURS))
 
 
 class DescriptionKnn(ItemItem):
