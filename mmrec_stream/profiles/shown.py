@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from mmrec_stream.contracts.identity import NO_KEY
@@ -82,11 +83,22 @@ def since_shown(shown: NDArray[np.uint64], keys: NDArray[np.uint64]) -> tuple[ND
 
     Args:
         shown: as `Shown.of` gives it, (users, `LAST`), or (`LAST`,) of one user.
-        keys: of items, (users, n); (n,) where there is one user.
+        keys: of items, (users, n); (n,) or (1, n) where there is one user.
 
     Returns:
         Both of the shape of `keys`; `LONG_AGO` and 0 for what is not remembered.
     """
-    same = keys[..., :, None] == shown[..., None, :]
-    times = same.sum(axis=-1)
-    return np.where(times > 0, same.argmax(axis=-1), LONG_AGO), times
+    ago, times = _since(np.atleast_2d(shown), np.atleast_2d(keys))
+    return ago.reshape(keys.shape), times.reshape(keys.shape)
+
+
+@njit(cache=True, nogil=True)
+def _since(shown, keys):  # type: ignore[no-untyped-def]
+    ago, times = np.full(keys.shape, LONG_AGO, dtype=np.int64), np.zeros(keys.shape, dtype=np.int64)
+    for user in range(keys.shape[0]):
+        for place in range(keys.shape[1]):
+            for back in range(LAST - 1, -1, -1):
+                if shown[user, back] == keys[user, place]:
+                    ago[user, place] = back
+                    times[user, place] += 1
+    return ago, times

@@ -20,7 +20,7 @@ KEYS = id_keys(IDS)
 EQUAL = np.full(COUNT, 0.5, dtype=np.float32)
 
 values = st.lists(st.none() | st.floats(-1e6, 1e6), min_size=COUNT, max_size=COUNT)
-scores = st.lists(st.floats(0.0, 100.0, width=32), min_size=COUNT, max_size=COUNT)
+scores = st.lists(st.just(0.0) | st.floats(0.0078125, 100.0, width=32), min_size=COUNT, max_size=COUNT)
 
 
 def items(margins: list[float | None]) -> list[CatalogueItem]:
