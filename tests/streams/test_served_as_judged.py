@@ -2,6 +2,8 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,14 +18,22 @@ from mmrec_stream.ranking.repeats import Repeats
 from mmrec_stream.ranking.scorer import Scorer
 from mmrec_stream.simulator import Shoppers, make_shop
 from tests.streams.bench import Bench
-from tests.tiny import NOW, tiny_release
+from tests.tiny import NOW, reranked_release, tiny_release
 
 PLACES = 5
 
 
-@pytest.mark.parametrize("repeats", [Repeats(), Repeats(seen_s=0.0, bought_s=3_600.0)], ids=["new", "again"])
+@pytest.mark.parametrize(
+    ("release", "repeats"),
+    [
+        (tiny_release, Repeats()),
+        (tiny_release, Repeats(seen_s=0.0, bought_s=3_600.0)),
+        (reranked_release, Repeats()),
+    ],
+    ids=["new", "again", "re-ranked"],
+)
 async def test_a_worker_serves_what_evaluation_judges(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, repeats: Repeats
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, release: Callable[[], Path], repeats: Repeats
 ) -> None:
     """Also of histories that the ring and the ranker cut, of carts and purchases, and of items without an own event."""
     shop = make_shop(60, seed=3)
@@ -42,7 +52,7 @@ async def test_a_worker_serves_what_evaluation_judges(
     cases = Cases(log, users.astype(np.int32), offsets[users], ends, log.times[ends - 1], none)
     assert cases.lengths.max() > RING
     assert cases.lengths.min() < RING
-    judged = serve(Scorer.load(tiny_release(), provider="cpu", threads=1), dataset, cases, PLACES, repeats=repeats)
+    judged = serve(Scorer.load(release(), provider="cpu", threads=1), dataset, cases, PLACES, repeats=repeats)
 
     moments = {dataset.user_ids[user]: int(when) for user, when in zip(users.tolist(), cases.times, strict=True)}
     recommend = Recommender.recommend
@@ -56,7 +66,7 @@ async def test_a_worker_serves_what_evaluation_judges(
 
     monkeypatch.setattr(Recommender, "recommend", at_the_newest_event)
     bench.recommender._repeats = repeats
-    scorer = Scorer.load(tiny_release(), provider="cpu", threads=1)
+    scorer = Scorer.load(release(), provider="cpu", threads=1)
     scorer.add_items(list(shop))
     bench.recommender.serve(scorer)
     served = await lists_of(bench, events, set(moments))
