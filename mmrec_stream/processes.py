@@ -38,7 +38,8 @@ def step_back() -> None:
     """
     if sys.platform == "linux":  # where each thread has a niceness of its own
         with contextlib.suppress(OSError):  # a sandbox may forbid it, and the work is done all the same
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), MODEST)
+            thread = threading.get_native_id()
+            os.setpriority(os.PRIO_PROCESS, thread, max(os.getpriority(os.PRIO_PROCESS, thread), MODEST))
 
 
 def give_back_memory() -> None:
