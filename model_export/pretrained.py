@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.errors import UserError, first_line
-from mmrec_stream.ranking.content import thumbnail_pixels
+from mmrec_stream.pictures.thumbnails import thumbnail_pixels
 
 TEXT = "sentence-transformers:"
 IMAGE = "timm:"

@@ -107,7 +107,8 @@ class StreamApp(faust.App):
             self.lists,
             self.outbox,
             self.metrics,
-            self.serving.rollouts.acted,
+            self.serving.acted,
+            self.serving.forget,
         )
         self.standbys = Standbys(settings, self.changelog)
         self.assignment = Assignment(

@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmrec_stream.contracts.catalogue import CatalogueItem
-from mmrec_stream.pictures.reading import Outcome, PictureReader
+from mmrec_stream.pictures.reading import Outcome, PictureReader, own_picture
 from mmrec_stream.pictures.sources import Sources
-from mmrec_stream.ranking.content import thumbnail_pixels
 from mmrec_stream.ranking.scorer import Scorer
 from streams.metrics import Metrics
 
@@ -31,9 +30,6 @@ elsewhere is more than one worker reads in a quarter of an hour; beyond this, pr
 
 COMPLAIN_S = 10.0
 """Least time between two lines about pictures that cannot be used: a folder that moved breaks thousands."""
-
-PROBED_SIDE = 8
-"""Pixels that a picture is looked at with, to see whether it is one at all."""
 
 log = logging.getLogger(__name__)
 
@@ -164,9 +160,10 @@ class Encoding:
 
     def _sound(self, item: CatalogueItem) -> CatalogueItem:
         """The item without its own picture, if that is none."""
-        if item.thumbnail is None or thumbnail_pixels(item.thumbnail, PROBED_SIDE) is not None:
+        outcome = own_picture(item)
+        if outcome.kind != "broken":
             return item
-        self._count(item.item_id, Outcome(None, "broken", "what `thumbnail` holds is no JPEG or PNG"))
+        self._count(item.item_id, outcome)
         return msgspec.structs.replace(item, thumbnail=None)
 
     def _ask(self, item: CatalogueItem) -> None:

@@ -52,6 +52,7 @@ class Pipeline:
         outbox: Outbox,
         metrics: Metrics,
         acted: Callable[[EventColumns, NDArray[np.bool_]], None],
+        forgotten: Callable[[str], None],
     ) -> None:
         """A way without chunks.
 
@@ -63,8 +64,10 @@ class Pipeline:
             outbox: sends dead letters.
             metrics: told of it all.
             acted: shown every batch that was folded, and which of its events count for the first time.
+            forgotten: told of users who are to be forgotten.
         """
         self._acted = acted
+        self._forgotten = forgotten
         self._settings = settings
         self._tastes = Tastes.of(settings.preset)
         self._topics = Topics.of(settings)
@@ -135,6 +138,7 @@ class Pipeline:
         """Forget a user: profile, place in line, newest list. At a repeat the list is taken back again, harmlessly."""
         user, owner = request.user_id, chunk.owner
         owner.erase(user, source_key(chunk.topic, owner.partition), offset, ticket)
+        self._forgotten(user)
         for waiting in self._lists.forget(user, owner):
             waiting.settle()
         self._lists.take_back(user, owner, ticket)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mmrec_stream.catalogue.attributes import Catalogue
 from mmrec_stream.catalogue.columns import ProductColumns
 from mmrec_stream.catalogue.windows import Windows
+from mmrec_stream.contracts.behaviour import EventType
 from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.contracts.identity import id_keys
 from mmrec_stream.contracts.releases import ReleaseAnnouncement
@@ -21,6 +22,8 @@ from mmrec_stream.kafka.reader import read_batches, spans
 from mmrec_stream.pictures.sources import sources_of
 from mmrec_stream.policies.book import RuleBook
 from mmrec_stream.policies.policy import Policy
+from mmrec_stream.profiles.columns import EventColumns
+from mmrec_stream.profiles.shown import Shown
 from mmrec_stream.profiles.tastes import Tastes
 from mmrec_stream.ranking.approximate import load_faiss
 from mmrec_stream.ranking.popularity import Popularity
@@ -68,12 +71,14 @@ class Serving:
         self.encoding = Encoding(sources_of(settings), lambda: self.rollouts.scorers, self._learn, metrics)
         self.popularity = Popularity()
         self._tastes = Tastes.of(settings.preset)
+        self._shown = Shown()
         self.recommender = Recommender(
             self.catalogue,
             self.popularity,
             list_size=settings.list_size,
             repeats=Repeats.of_days(settings.seen_days, settings.repurchase_days),
             tastes=self._tastes,
+            shown=self._shown,
         )
         # Held while the catalogue or the serving release changes, so that no item falls between the two.
         self._changing = threading.Lock()
@@ -113,6 +118,18 @@ class Serving:
         self._rules_follower.stop()
         self.encoding.stop()
         self.rollouts.stop()
+
+    def acted(self, columns: EventColumns, fresh: NDArray[np.bool_]) -> None:
+        """Take what users have done; `fresh` are the events that count for the first time."""
+        self.rollouts.acted(columns, fresh)
+        policy = self._policy
+        if policy is not None and policy.reads_shown:
+            places = np.flatnonzero(fresh & (columns.types == EventType.IMPRESSION)).tolist()
+            self._shown.note((columns.users[place], int(columns.items[place])) for place in places)
+
+    def forget(self, user: str) -> None:
+        """Know nothing of a user any more."""
+        self._shown.forget(user)
 
     def _on_catalogue(self, messages: Sequence[Message]) -> None:
         items, removed = catalogue_changes(messages)
@@ -184,6 +201,8 @@ class Serving:
             self.recommender.obey(policy)
             for scorer in self.rollouts.scorers:
                 self._permit(scorer)
+        if policy is None or not policy.reads_shown:
+            self._shown.clear()
         self._metrics.rules.clear()
         if policy is not None:
             self._metrics.rules.labels(policy=policy.name).set(1)

@@ -24,6 +24,9 @@ rules = typer.Typer(
     no_args_is_help=True,
 )
 
+IMPRESSIONS_READ = 1_000_000
+"""Records of a partition among which `try` looks for what he was shown: seconds of reading."""
+
 RulesFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Rule set, TOML or JSON.")]
 
 
@@ -138,6 +141,7 @@ def try_(
     from mmrec_stream.catalogue.attributes import Catalogue
     from mmrec_stream.cli.profile import find_profile
     from mmrec_stream.kafka.reader import spans
+    from mmrec_stream.profiles.shown import Shown
     from mmrec_stream.profiles.tastes import Tastes
     from mmrec_stream.ranking.popularity import Popularity
     from mmrec_stream.ranking.recommend import Recommender
@@ -156,12 +160,16 @@ def try_(
     policy.refresh(columns)
     catalogue = Catalogue()
     catalogue.update(items)
+    shown = Shown(1)
+    if policy.reads_shown:
+        shown.note(_impressions(settings, user))
     recommender = Recommender(
         catalogue,
         Popularity(),
         list_size=settings.list_size,
         repeats=Repeats.of_days(settings.seen_days, settings.repurchase_days),
         tastes=Tastes.of(settings.preset),
+        shown=shown,
     )
     scorer = _scorer(settings, items)
     recommender.serve(scorer)
@@ -183,6 +191,30 @@ def try_(
             right = item.item_id
             why = f"  ({item.reason.of})" if item.reason is not None else ""
         typer.echo(f"{place + 1:>3} {left:<28} {right}{why}")
+
+
+def _impressions(settings: Settings, user: str) -> "list[tuple[str, int]]":
+    """What a user was shown, of the newest `IMPRESSIONS_READ` records of his partition of each topic that has such."""
+    from mmrec_stream.contracts.acceptance import accept
+    from mmrec_stream.contracts.behaviour import Impression
+    from mmrec_stream.contracts.identity import id_key, partition_of
+    from mmrec_stream.kafka.reader import read_batches, spans, tails
+    from mmrec_stream.topics import Topics
+
+    topics, key = Topics.of(settings), user.encode()
+    found = []
+    for topic in (topics.feedback, *topics.foreign):
+        there = spans(settings, topic)
+        partition = partition_of(key, len(there))
+        starts = tails({partition: there[partition]}, IMPRESSIONS_READ)
+        found += [
+            (user, id_key(event.item_id))
+            for messages in read_batches(settings, topic, [partition], starts)
+            for message in messages
+            if message.key() == key
+            and isinstance(event := accept(message.value(), settings.max_event_bytes), Impression)
+        ]
+    return found
 
 
 def read_file(path: Path) -> "RuleSet":
@@ -250,6 +282,9 @@ def _report(found: "RuleSet", columns: "ProductColumns") -> dict[str, int]:
         typer.echo(f"{rule} takes out {out} of {count} products{shown}")
     keys = id_keys(columns.arrays["id"][1 : count + 1].tolist())
     left = {surface: int(policy.allowed(surface, keys).sum()) for surface in SURFACES}
+    for rule, known, low, middle, high in policy.objectives.found(columns):
+        values = f"from {low:g} to {high:g}, half of them up to {middle:g}" if known else "so that it changes nothing"
+        typer.echo(f"{rule} is known of {known} of {count} products: {values}")
     typer.echo("left: " + ", ".join(f"{surface} {number}" for surface, number in left.items()) + f" of {count}")
     return left
 

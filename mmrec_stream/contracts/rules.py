@@ -44,6 +44,17 @@ class Boost(Struct, kw_only=True, frozen=True, omit_defaults=True, forbid_unknow
     surfaces: Surfaces = []
 
 
+class Objective(Struct, kw_only=True, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What else a product is worth than that the user may like it; a share of its score."""
+
+    id: RuleId
+    of: Expression
+    """A double by the product: `item.numbers.margin`. What counts is its rank in the catalogue, from 0 to 1."""
+    weight: Annotated[float, Meta(gt=0, lt=1)]
+    """Its share of the score. All of them come to less than 1; the rest is what the user likes."""
+    surfaces: Surfaces = []
+
+
 class Pin(Struct, kw_only=True, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """A product that has a fixed place, as long as it can be sold and no filter takes it out."""
 
@@ -63,12 +74,17 @@ class RuleSet(Struct, kw_only=True, frozen=True, omit_defaults=True, forbid_unkn
     """Products that no list has, whatever else is said."""
     filters: Annotated[list[Filter], Meta(max_length=200)] = []
     boosts: Annotated[list[Boost], Meta(max_length=200)] = []
+    objectives: Annotated[list[Objective], Meta(max_length=20)] = []
     pins: Annotated[list[Pin], Meta(max_length=200)] = []
     max_per_category: Annotated[int, Meta(ge=1)] | None = None
     max_per_brand: Annotated[int, Meta(ge=1)] | None = None
     diversity: Annotated[float, Meta(ge=0, le=1)] = 0.0
     """0: by score alone; 1: by difference from what is above alone (MMR over the release's item vectors)."""
     v: SchemaVersion = 1
+
+    def __post_init__(self) -> None:
+        if (total := sum(one.weight for one in self.objectives)) >= 1:
+            raise ValueError(f"the objectives' weights come to {total:g}: less than 1, as the rest is what users like")
 
     @property
     def name(self) -> str:

@@ -20,7 +20,7 @@ from yarl import URL
 from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.errors import first_line
 from mmrec_stream.pictures.sources import RefusedError, Sources
-from mmrec_stream.pictures.thumbnails import thumbnail
+from mmrec_stream.pictures.thumbnails import KEPT, thumbnail, thumbnail_pixels
 
 MAX_BYTES = 10 << 20
 """A photo of a shop has some hundred kilobytes; ten megabytes are what cameras write."""
@@ -169,6 +169,15 @@ class PictureReader:
             return bytes(data)
 
 
+def own_picture(item: CatalogueItem) -> Outcome:
+    """What becomes of the picture in an item's record: it is what encoders can decode, or broken."""
+    if item.thumbnail is None:
+        return Outcome(None, "none")
+    if thumbnail_pixels(item.thumbnail, PROBED_SIDE) is None:
+        return Outcome(None, "broken", f"what `thumbnail` holds is no {' or '.join(KEPT)}")
+    return Outcome(item.thumbnail, "read")
+
+
 def picture_outcomes(
     sources: Sources, items: Iterable[CatalogueItem], *, retries_s: tuple[float, ...] = (1.0,)
 ) -> Iterator[tuple[CatalogueItem, Outcome]]:
@@ -213,14 +222,7 @@ def _begun(reader: PictureReader, sources: Sources, item: CatalogueItem) -> "Fut
     if item.thumbnail is None and item.image_url and sources:
         return reader.read(item.image_url)
     known: Future[Outcome] = Future()
-    if item.thumbnail is None:
-        known.set_result(Outcome(None, "none"))
-        return known
-    try:
-        thumbnail(item.thumbnail, PROBED_SIDE)
-        known.set_result(Outcome(item.thumbnail, "read"))
-    except ValueError as error:
-        known.set_result(Outcome(None, "broken", f"`thumbnail`: {error}"))
+    known.set_result(own_picture(item))
     return known
 
 

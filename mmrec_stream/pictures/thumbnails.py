@@ -1,8 +1,10 @@
-"""A picture of any size as a small JPEG."""
+"""A picture of any size as a small JPEG, and a small one as what encoders read."""
 
 import warnings
 from io import BytesIO
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 SIDE = 512
@@ -15,8 +17,14 @@ QUALITY = 85
 MAX_PIXELS = 64_000_000
 """Larger pictures than any camera's of today would take a second and hundreds of megabytes to unpack."""
 
+MAX_SMALL_PIXELS = 16_000_000
+"""Larger pictures are no thumbnails and would take seconds and hundreds of megabytes to decode."""
+
 FORMATS = ("JPEG", "PNG", "WEBP")
 """The kinds of picture that are read; decoders of rarer ones are where the holes are."""
+
+KEPT = ("JPEG", "PNG")
+"""What a catalogue record's own picture may be: pages and encoders are given it as it is."""
 
 
 def thumbnail(data: bytes, side: int = SIDE) -> bytes:
@@ -44,3 +52,19 @@ def thumbnail(data: bytes, side: int = SIDE) -> bytes:
     buffer = BytesIO()
     ground.save(buffer, "JPEG", quality=QUALITY)
     return buffer.getvalue()
+
+
+def thumbnail_pixels(data: bytes, size: int) -> NDArray[np.uint8] | None:
+    """A picture of `KEPT` as (3, size, size), squeezed to a square; None where it cannot be decoded or is too large."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(BytesIO(data), formats=KEPT) as picture:
+                if picture.width * picture.height > MAX_SMALL_PIXELS:
+                    return None
+                picture.draft("RGB", (size, size))
+                small = picture.convert("RGB").resize((size, size), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        # Pillow reports broken PNG chunks as SyntaxError.
+        return None
+    return np.ascontiguousarray(np.asarray(small, dtype=np.uint8).transpose(2, 0, 1))

@@ -31,6 +31,8 @@ VARIABLES = {
     "user.id": "string",
     "user.events": "int",
     "user.share": "double",
+    "shown.ago": "int",
+    "shown.times": "int",
     "context.surface": "string",
     "context.locale": "string",
     "context.adult": "bool",
@@ -40,6 +42,10 @@ VARIABLES = {
 
 OF_VISIT = frozenset({"context.locale", "context.adult", "context.consent"})
 """What is known when somebody looks at a page, and not when a worker makes a list for him beforehand."""
+
+
+OF_SHOWN = frozenset({"shown.ago", "shown.times"})
+"""What was shown to the user of the product lately."""
 
 
 class Value(NamedTuple):

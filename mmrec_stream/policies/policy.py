@@ -1,7 +1,7 @@
 """A rule set, ready for use: what each product is allowed and worth, and lists chosen by it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -11,7 +11,16 @@ from mmrec_stream.catalogue.columns import NOBODY_KNOWS, ProductColumns
 from mmrec_stream.contracts.identity import id_key, id_keys
 from mmrec_stream.contracts.rules import RuleSet
 from mmrec_stream.policies.choosing import choose
-from mmrec_stream.policies.expressions import OF_VISIT, ExpressionError, Program, Value, compile_expression
+from mmrec_stream.policies.expressions import (
+    OF_SHOWN,
+    OF_VISIT,
+    ExpressionError,
+    Program,
+    Value,
+    compile_expression,
+)
+from mmrec_stream.policies.objectives import Objectives
+from mmrec_stream.profiles.shown import since_shown
 
 FALLBACK = "fallback"
 """Follows the rules' name in a list's policy where filters gave way, as nothing was left."""
@@ -80,11 +89,14 @@ class Viewer:
     """None where the profile is not at hand: rules that read it do not count then, as the worker has seen to them."""
     visit: Visit | None = None
     """None where a list is made beforehand: rules that read the visit then do not count yet."""
+    shown: NDArray[np.uint64] | None = field(default=None, compare=False)
+    """What the user was shown lately (`Shown.of`), (`LAST`,). None where that is not at hand: rules that read it do not
+    count then."""
 
-    def values(self) -> dict[str, object]:
-        """As variables of expressions."""
+    def values(self, keys: NDArray[np.uint64] | None = None) -> dict[str, object]:
+        """As variables of expressions; what was shown of products with these keys, (…, n), if it is asked for."""
         visit = self.visit or Visit()
-        return {
+        return _of_shown(self.shown, keys) | {
             "context.surface": self.surface,
             "context.locale": visit.locale,
             "context.adult": visit.adult,
@@ -105,6 +117,8 @@ class Viewers:
     surface: str = "home"
     visit: Visit | None = None
     """As a `Viewer`'s, of all of them."""
+    shown: NDArray[np.uint64] | None = None
+    """(users, `LAST`), or None as for a `Viewer`."""
 
     def __len__(self) -> int:
         return len(self.user_ids)
@@ -112,20 +126,26 @@ class Viewers:
     def part(self, some: slice) -> "Viewers":
         """Some of them."""
         events = None if self.events is None else self.events[some]
-        return Viewers(self.user_ids[some], events, self.surface, self.visit)
+        shown = None if self.shown is None else self.shown[some]
+        return Viewers(self.user_ids[some], events, self.surface, self.visit, shown)
 
     def one(self, user: int) -> Viewer:
         """One of them."""
         events = None if self.events is None else int(self.events[user])
-        return Viewer(self.surface, self.user_ids[user], events, self.visit)
+        shown = None if self.shown is None else self.shown[user]
+        return Viewer(self.surface, self.user_ids[user], events, self.visit, shown)
 
-    def values(self) -> dict[str, object]:
-        """As variables of expressions: (users, 1), and what is the same for all by itself."""
+    def values(self, keys: NDArray[np.uint64] | None = None) -> dict[str, object]:
+        """As variables of expressions: (users, 1), and what is the same for all by itself.
+
+        What was shown is of products with these keys, (users, n), if it is asked for.
+        """
         if len(self) == 1:
-            return self.one(0).values()
+            return self.one(0).values(keys)
         ids = np.empty((len(self), 1), dtype=object)
         ids[:, 0] = self.user_ids
-        return Viewer(self.surface, visit=self.visit).values() | {
+        everybody = Viewer(self.surface, visit=self.visit).values() | _of_shown(self.shown, keys)
+        return everybody | {
             "user.id": ids,
             "user.events": 0 if self.events is None else np.asarray(self.events, dtype=np.int64)[:, None],
             "user.share": (id_keys(self.user_ids) / 2**64)[:, None],
@@ -176,6 +196,7 @@ class _Rule:
             self.on(viewer.surface)
             and (viewer.visit is not None or not self.reads & OF_VISIT)
             and (viewer.events is not None or "user.events" not in self.reads)
+            and (viewer.shown is not None or not self.reads & OF_SHOWN)
         )
 
 
@@ -211,7 +232,8 @@ class Policy:
                 faults.append(Fault(place, str(error), error.line, error.column, source))
                 return None
 
-        names = [*(r.id for r in rules.filters), *(r.id for r in rules.boosts), *(r.id for r in rules.pins)]
+        kinds = (rules.filters, rules.boosts, rules.objectives, rules.pins)
+        names = [rule.id for kind in kinds for rule in kind]
         faults += [Fault(name, "two rules have this id") for name in sorted({n for n in names if names.count(n) > 1})]
         self._filters: list[_Rule] = []
         self._boosts: list[_Rule] = []
@@ -227,8 +249,16 @@ class Policy:
             by = compiled(f"{place}: by", boost.by, "double")
             if when is not None and by is not None:
                 self._boosts.append(_Rule(boost.id, frozenset(boost.surfaces), when, by=by, number=len(self._boosts)))
+        merits = []
+        for number, objective in enumerate(rules.objectives):
+            place = f"objectives[{number}] {objective.id}: of"
+            if (of := compiled(place, objective.of, "double")) is not None:
+                merits.append((objective, of))
+                if not of.static:
+                    faults.append(Fault(place, "it may read the product alone", source=objective.of))
         if faults:
             raise RulesError(faults)
+        self.objectives = Objectives(merits)
         self._banned = id_keys(rules.banned)
         self._allowed: dict[tuple[str, bool], NDArray[np.bool_]] = {}
         self._columns = ProductColumns()
@@ -248,10 +278,23 @@ class Policy:
         return any(rule.reads & OF_VISIT for rule in (*self._filters, *self._boosts))
 
     @property
+    def reads_shown(self) -> bool:
+        """Whether what lists have depends on what users were shown before."""
+        return any(rule.reads & OF_SHOWN for rule in (*self._filters, *self._boosts))
+
+    @property
     def chooses(self) -> bool:
         """Whether lists have to be chosen from more candidates than they have places."""
         r = self.rules
-        return bool(self._boosts or self._by_user or r.pins or r.max_per_category or r.max_per_brand or r.diversity)
+        return bool(
+            self._boosts
+            or self._by_user
+            or r.objectives
+            or r.pins
+            or r.max_per_category
+            or r.max_per_brand
+            or r.diversity
+        )
 
     def refresh(self, columns: ProductColumns, rows: NDArray[np.int64] | None = None) -> None:
         """Take over what the catalogue says: of all products, or of the rows that changed."""
@@ -263,6 +306,7 @@ class Policy:
             rule.when_parts = _merged(rule.when_parts, rule.when.of_products(values), rows)
             if rule.by is not None:
                 rule.by_parts = _merged(rule.by_parts, rule.by.of_products(values), rows)
+        self.objectives.refresh(columns, rows)
         static = [rule for rule in self._boosts if rule.static]
         if rows is None:
             everything = np.arange(self._width)
@@ -312,24 +356,25 @@ class Policy:
         values = None
         for rule in self._by_user:
             if rule.counts(viewer) and (rule.required or not required):
-                values = values or viewer.values()
+                values = values or viewer.values(keys if self.reads_shown else None)
                 holds = _truth(rule.when, rule.when_parts, rows, values)
                 if holds is rule.negated or isinstance(holds, np.ndarray):
                     ok = ok & (holds != rule.negated)
         return ok
 
     def factors(
-        self, viewer: Viewer | Viewers, rows: NDArray[np.int64]
+        self, viewer: Viewer | Viewers, keys: NDArray[np.uint64]
     ) -> tuple[NDArray[np.float64], NDArray[np.int16]]:
         """What scores are multiplied by, and the number of the boost that lifts each product most, −1 for none.
 
         Args:
             viewer: who and where.
-            rows: of the columns, (n,), or (users, n) for several viewers.
+            keys: of items (`id_key`), (n,), or (users, n) for several viewers.
 
         Returns:
-            Both of the shape of `rows`.
+            Both of the shape of `keys`.
         """
+        rows = self._columns.rows(keys)
         known = self._weights.get(viewer.surface)
         if known is None:
             static = [rule for rule in self._boosts if rule.static]
@@ -337,16 +382,21 @@ class Policy:
         fixed = _Weights(known.factor[rows], known.most[rows], known.lifted[rows])
         if not self._boosts_by_user:
             return fixed.factor, fixed.lifted
-        weights = self._weighed(self._boosts_by_user, viewer, rows, fixed)
+        weights = self._weighed(self._boosts_by_user, viewer, rows, fixed, keys if self.reads_shown else None)
         return weights.factor, weights.lifted
 
     def _weighed(
-        self, boosts: list[_Rule], viewer: Viewer | Viewers, rows: NDArray[np.int64], fixed: "_Weights | None"
+        self,
+        boosts: list[_Rule],
+        viewer: Viewer | Viewers,
+        rows: NDArray[np.int64],
+        fixed: "_Weights | None",
+        keys: NDArray[np.uint64] | None = None,
     ) -> "_Weights":
         if fixed is None:
             fixed = _Weights(np.ones(rows.shape), np.ones(rows.shape), np.full(rows.shape, -1, dtype=np.int16))
         factor, most, lifted = fixed
-        values = viewer.values()
+        values = viewer.values(keys)
         for rule in boosts:
             if rule.by is None or not rule.counts(viewer):
                 continue
@@ -378,6 +428,7 @@ class Policy:
                 None if viewer.events is None else np.array([viewer.events]),
                 viewer.surface,
                 viewer.visit,
+                None if viewer.shown is None else viewer.shown[None],
             ),
             keys[None],
             scores[None],
@@ -441,9 +492,11 @@ class Policy:
         """What `choose_all` says, without pins, of at least one candidate."""
         rules, rows = self.rules, self._columns.rows(keys)
         worth = np.where(self.passes(viewers, keys), scores, np.float32(0))
+        if self.rules.objectives:
+            worth = self.objectives.weighed(viewers.surface, worth, rows)
         lifted = None
         if self._boosts:
-            factor, lifted = self.factors(viewers, rows)
+            factor, lifted = self.factors(viewers, keys)
             worth *= factor
         arrays = self._columns.arrays
         diverse = vectors is not None and rules.diversity > 0
@@ -503,6 +556,13 @@ class Policy:
             banned = self._columns.rows(self._banned)
             allowed &= ~np.isin(rows, banned[banned > 0])
         return allowed
+
+
+def _of_shown(shown: NDArray[np.uint64] | None, keys: NDArray[np.uint64] | None) -> dict[str, object]:
+    if shown is None or keys is None:
+        return {}
+    ago, times = since_shown(shown, keys)
+    return {"shown.ago": ago, "shown.times": times}
 
 
 def _holds(

@@ -1,8 +1,6 @@
 """Catalogue items as the arrays that the item encoder reads: the same for the trainer and for the stream."""
 
-import io
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -10,11 +8,11 @@ import msgspec
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
-from PIL import Image
 from xxhash import xxh3_64_intdigest
 
 from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.contracts.identity import id_key
+from mmrec_stream.pictures.thumbnails import thumbnail_pixels
 
 MAX_TOKENS = 48
 """Words read of an item's text. Product titles have 5 to 15, and the first sentences of a description say what the
@@ -25,9 +23,6 @@ TOKEN_BUCKETS = 64
 
 MAX_TAGS = 8
 """Tags read of an item; the contract allows 64, but the first ones are the shop's most telling."""
-
-MAX_PIXELS = 16_000_000
-"""Larger pictures are no thumbnails and would take seconds and hundreds of megabytes to decode."""
 
 FEATURE = "feature:"
 """What the encoder's inputs for precomputed vectors begin with."""
@@ -168,19 +163,3 @@ def encoded(
 def token_index(word: str, tokens: Mapping[str, int]) -> int:
     """The word's index: its place in the vocabulary, or one of the shared places behind it."""
     return tokens.get(word) or len(tokens) + 1 + id_key(word) % TOKEN_BUCKETS
-
-
-def thumbnail_pixels(data: bytes, size: int) -> NDArray[np.uint8] | None:
-    """A JPEG or PNG as (3, size, size), squeezed to a square; None where it cannot be decoded or is far too large."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as picture:
-                if picture.width * picture.height > MAX_PIXELS:
-                    return None
-                picture.draft("RGB", (size, size))
-                small = picture.convert("RGB").resize((size, size), Image.Resampling.BILINEAR, reducing_gap=2.0)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
-        # Pillow reports broken PNG chunks as SyntaxError.
-        return None
-    return np.ascontiguousarray(np.asarray(small, dtype=np.uint8).transpose(2, 0, 1))

@@ -14,6 +14,7 @@ from mmrec_stream.contracts.identity import id_keys
 from mmrec_stream.contracts.recommendations import Reason, Recommended
 from mmrec_stream.policies.policy import FALLBACK, POOL, Policy, Viewer, Viewers
 from mmrec_stream.profiles.record import Records
+from mmrec_stream.profiles.shown import Shown
 from mmrec_stream.profiles.tastes import SHOP_TASTES, Tastes
 from mmrec_stream.ranking.features import Labels, features_of
 from mmrec_stream.ranking.popularity import Popularity
@@ -82,7 +83,19 @@ class Recommender:
         list_size: int,
         repeats: Repeats,
         tastes: Tastes = SHOP_TASTES,
+        shown: Shown | None = None,
     ) -> None:
+        """Nothing serves yet.
+
+        Args:
+            catalogue: what can be sold.
+            popularity: what strangers are shown.
+            list_size: places of a list.
+            repeats: what is left out of a user's list, as he has had it.
+            tastes: by which profiles were folded.
+            shown: what users were shown lately, for rules that read it; where None, such rules do not count.
+        """
+        self._shown = shown
         self._catalogue = catalogue
         self._popularity = popularity
         self._list_size = list_size
@@ -229,7 +242,7 @@ class Recommender:
         """
         rows, table, fits = lists.rows[places], scorer.table, policy.rules
         barred = barred_keys(records, np.array(now_ms // 1000), self._repeats)
-        viewers = Viewers(users, records["events"])
+        viewers = self._viewers(policy, users, records)
         chosen = policy.choose_all(
             viewers,
             table.keys[rows],
@@ -259,9 +272,12 @@ class Recommender:
             if items:
                 slates.append(Slate(items, "hybrid", scorer.version, float(lists.alpha[place]), policy.name))
             else:
-                viewer = Viewer(user_id=users[number], events=int(records["events"][number]))
-                slates.append(self._fallback(policy, viewer, barred[number], scorer.version))
+                slates.append(self._fallback(policy, viewers.one(number), barred[number], scorer.version))
         return slates
+
+    def _viewers(self, policy: Policy, users: Sequence[str], records: Records) -> Viewers:
+        shown = self._shown.of(users) if self._shown is not None and policy.reads_shown else None
+        return Viewers(users, records["events"], shown=shown)
 
     def _fallback(self, policy: Policy, viewer: Viewer, barred: NDArray[np.uint64], release: str) -> Slate:
         _, keys, _ = self._popular_items()
@@ -281,7 +297,8 @@ class Recommender:
         theirs = np.tile(keys, (len(records), 1))
         free = np.where([np.isin(keys, each) for each in barred], 0.0, shares).astype(np.float32)
         held = [frozenset(each.tolist()) for each in barred]
-        chosen = policy.choose_all(Viewers(users, records["events"]), theirs, free, self._list_size, None, held)
+        viewers = self._viewers(policy, users, records)
+        chosen = policy.choose_all(viewers, theirs, free, self._list_size, None, held)
         slates = []
         for number, of_one in enumerate(chosen):
             items = [
@@ -296,8 +313,7 @@ class Recommender:
             if items:
                 slates.append(Slate(items, "popular", release, 0.0, policy.name))
             else:
-                viewer = Viewer(user_id=users[number], events=int(records["events"][number]))
-                slates.append(self._fallback(policy, viewer, barred[number], release))
+                slates.append(self._fallback(policy, viewers.one(number), barred[number], release))
         return slates
 
     def _popular_slate(

@@ -9,7 +9,7 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -124,8 +124,7 @@ class Cache:
                 # Before gigabytes are fetched that nobody has signed.
                 signer_of(beside, content, expected.keys)
             entries = _entries(bucket, sha256, content)
-            self._make_room(entries, {path, beside})
-            known = self._known({path, beside})
+            known = self._make_room(entries, {path, beside})
             for name, entry in entries.items():
                 if (same := known.get((entry.sha256, entry.size))) is not None:
                     os.link(same, beside / name)
@@ -138,25 +137,32 @@ class Cache:
         finally:
             shutil.rmtree(beside, ignore_errors=True)
 
-    def _make_room(self, entries: dict[str, FileEntry], keep: set[Path]) -> None:
-        """Let the copies go that were used longest ago, as far as it takes."""
+    def _make_room(self, entries: dict[str, FileEntry], keep: set[Path]) -> dict[tuple[str, int], Path]:
+        """Let the copies go that were used longest ago, as far as it takes; the files of those left, by hash and size.
+
+        What is in `keep` is no copy, or not yet.
+        """
         size = sum(entry.size for entry in entries.values())
         if size > self._most:
             raise UserError(
                 f"the release takes {_mb(size)} MB, and all copies of releases may take {_mb(self._most)} MB "
                 "(MMREC_RELEASE_CACHE_MB)"
             )
-        copies = sorted(self._copies(keep), key=lambda copy: copy.stat().st_mtime)
-        while copies and self._taken(copies) + self._missing(entries, copies) > self._most:
-            shutil.rmtree(copies.pop(0))
-        missing = self._missing(entries, copies)
+        there = (path for path in self._folder.iterdir() if path.is_dir() and path not in keep)
+        copies = {copy: _files(copy) for copy in sorted(there, key=lambda copy: copy.stat().st_mtime)}
+        while True:
+            known = {same: file for files in copies.values() for same, file in files.items()}
+            missing = sum(entry.size for entry in entries.values() if (entry.sha256, entry.size) not in known)
+            if not copies or self._taken(copies) + missing <= self._most:
+                break
+            oldest = next(iter(copies))
+            del copies[oldest]
+            shutil.rmtree(oldest)
         if missing + SPARE_BYTES > shutil.disk_usage(self._folder).free:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return known
 
-    def _copies(self, keep: set[Path]) -> list[Path]:
-        return [path for path in self._folder.iterdir() if path.is_dir() and path not in keep]
-
-    def _taken(self, copies: list[Path]) -> int:
+    def _taken(self, copies: Iterable[Path]) -> int:
         """Bytes of copies, a file that several share counted once."""
         sizes = {}
         for copy in copies:
@@ -165,23 +171,19 @@ class Cache:
                 sizes[status.st_ino] = status.st_size
         return sum(sizes.values())
 
-    def _missing(self, entries: dict[str, FileEntry], copies: list[Path]) -> int:
-        known = self._known(set(self._copies(set())) - set(copies))
-        return sum(entry.size for entry in entries.values() if (entry.sha256, entry.size) not in known)
 
-    def _known(self, without: set[Path]) -> dict[tuple[str, int], Path]:
-        """Files of the copies by hash and size, as their manifests say."""
-        found = {}
-        for copy in self._copies(without):
-            try:
-                manifest = decode_manifest((copy / MANIFEST).read_bytes())
-            except (OSError, msgspec.DecodeError):
-                continue
-            for name, entry in manifest.files.items():
-                file = copy / name
-                if file.is_file() and file.stat().st_size == entry.size:
-                    found[entry.sha256, entry.size] = file
-        return found
+def _files(copy: Path) -> dict[tuple[str, int], Path]:
+    """A copy's files by hash and size, as its manifest says."""
+    try:
+        manifest = decode_manifest((copy / MANIFEST).read_bytes())
+    except (OSError, msgspec.DecodeError):
+        return {}
+    found = {}
+    for name, entry in manifest.files.items():
+        file = copy / name
+        if file.is_file() and file.stat().st_size == entry.size:
+            found[entry.sha256, entry.size] = file
+    return found
 
 
 def _entries(bucket: Bucket, sha256: str, content: bytes) -> dict[str, FileEntry]:

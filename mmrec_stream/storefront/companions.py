@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from mmrec_stream.policies.policy import Viewer, Visit
+from mmrec_stream.profiles.shown import Shown
 from mmrec_stream.storefront.api import Card, ShownList, Why
 from mmrec_stream.storefront.related import Kind, Related, Relations
 from mmrec_stream.storefront.ruling import Rules
@@ -24,7 +25,7 @@ TEXTS: dict[tuple[str, bool], str] = {
 class Companions:
     """Makes such lists of what one release knows."""
 
-    def __init__(self, relations: Relations, shelf: Shelf, rules: Rules, trails: Trails) -> None:
+    def __init__(self, relations: Relations, shelf: Shelf, rules: Rules, trails: Trails, shown: Shown) -> None:
         """See the class.
 
         Args:
@@ -32,7 +33,9 @@ class Companions:
             shelf: the products.
             rules: the merchandiser's.
             trails: what visitors did last.
+            shown: what they were shown last.
         """
+        self._shown = shown
         self.relations = relations
         self._shelf = shelf
         self._rules = rules
@@ -74,7 +77,7 @@ class Companions:
             visit: what rules may read of it.
         """
         own = [] if user_id is None else [one for one in self._trails.of(user_id) if one != item_id]
-        places = self._chosen(Viewer("product", user_id or "", None, visit), found, {item_id}, own, count)
+        places = self._chosen(self._viewer("product", user_id, visit), found, {item_id}, own, count)
         return self._list(kind, "product", places, user_id if own else None, {item_id: "this one"} if why else None)
 
     def for_cart(self, cart: Sequence[str], count: int, user_id: str | None, *, why: bool, visit: Visit) -> ShownList:
@@ -88,9 +91,13 @@ class Companions:
             visit: what rules may read of it.
         """
         own = [] if user_id is None else [one for one in self._trails.of(user_id) if one not in cart]
-        viewer = Viewer("cart", user_id or "", None, visit)
+        viewer = self._viewer("cart", user_id, visit)
         places = self._chosen(viewer, self.relations.complementary(cart), set(cart), own, count)
         return self._list("complementary", "cart", places, user_id, {} if why else None)
+
+    def _viewer(self, surface: str, user_id: str | None, visit: Visit) -> Viewer:
+        shown = self._shown.of([user_id])[0] if user_id is not None and self._rules.read_shown else None
+        return Viewer(surface, user_id or "", None, visit, shown)
 
     def _chosen(
         self,

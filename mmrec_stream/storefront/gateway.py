@@ -19,13 +19,14 @@ from mmrec_stream.catalogue.windows import Windows
 from mmrec_stream.contracts.acceptance import UNREADABLE, Refusal, accept
 from mmrec_stream.contracts.behaviour import BehaviourEvent, EventType, Forget
 from mmrec_stream.contracts.catalogue import CatalogueItem, decode_item
-from mmrec_stream.contracts.identity import partition_of
+from mmrec_stream.contracts.identity import id_key, partition_of
 from mmrec_stream.contracts.recommendations import RecommendationList, decode_list
 from mmrec_stream.contracts.releases import ReleaseAnnouncement
 from mmrec_stream.contracts.sessions import SessionJoin
 from mmrec_stream.errors import NotNowError, UserError
 from mmrec_stream.policies.book import RuleBook
 from mmrec_stream.policies.policy import Viewer, Visit
+from mmrec_stream.profiles.shown import Shown
 from mmrec_stream.releases import rollout
 from mmrec_stream.releases.access import AGAIN_S, check_access
 from mmrec_stream.settings import Settings
@@ -106,6 +107,7 @@ class Gateway:
         self._stopping = threading.Event()
         self.trails = Trails()
         self.carts = Carts()
+        self._seen = Shown()
         self.sessions = Sessions()
         self.window = Window()
         self.hub = Hub(settings.storefront_streams, settings.storefront_streams_per_address)
@@ -468,6 +470,8 @@ class Gateway:
         if self._rule_book.in_force is self.rules.policy:
             return
         self.rules.obey(self._rule_book.in_force)
+        if not self.rules.read_shown:
+            self._seen.clear()
 
         def take() -> None:
             self._popular.clear()
@@ -515,7 +519,7 @@ class Gateway:
             log.error("release %s is not used, %s stays: %s", live.version, self.release, error)
             return
 
-        companions = Companions(relations, self.shelf, self.rules, self.trails)
+        companions = Companions(relations, self.shelf, self.rules, self.trails, self._seen)
 
         def serve() -> None:
             self.companions = companions
@@ -535,6 +539,7 @@ class Gateway:
         ids: list[tuple[str, str]] = []
         steps: list[tuple[str, str]] = []
         carts: list[tuple[str, EventType, str]] = []
+        seen: list[tuple[str, int]] = []
         sessions: list[tuple[str, str, int]] = []
         forgotten: list[str] = []
         for message in messages:
@@ -545,6 +550,7 @@ class Gateway:
                 forgotten.append(event.user_id)
                 steps = [(user_id, item_id) for user_id, item_id in steps if user_id != event.user_id]
                 carts = [step for step in carts if step[0] != event.user_id]
+                seen = [one for one in seen if one[0] != event.user_id]
                 continue
             passed.append(event)
             headers = dict(message.headers() or ())
@@ -554,6 +560,8 @@ class Gateway:
                 counted.append(event)
             if event.CODE != EventType.IMPRESSION and event.item_id:
                 steps.append((event.user_id, event.item_id))
+            if event.CODE == EventType.IMPRESSION and self.rules.read_shown:
+                seen.append((event.user_id, id_key(event.item_id)))
             if event.CODE in CART_EVENTS:
                 carts.append((event.user_id, event.CODE, event.item_id))
             if event.user_id.startswith(SESSION_PREFIX):
@@ -564,12 +572,14 @@ class Gateway:
             for user_id in forgotten:
                 self.trails.forget(user_id)
                 self.carts.forget(user_id)
+                self._seen.forget(user_id)
             if self.dev:
                 self.desk.saw(passed)
             for key in ids:
                 self.window.confirm(key)
             for user_id, item_id in steps:
                 self.trails.step(user_id, item_id)
+            self._seen.note(seen)
             for user_id in {step[0] for step in carts if self.carts.step(*step)}:
                 self.hub.cart(user_id)
             for user_id, topic, offset in sessions:

@@ -33,6 +33,11 @@ class Rules:
         """Whether what is shown depends on the visit."""
         return self._policy is not None and self._policy.reads_visits
 
+    @property
+    def read_shown(self) -> bool:
+        """Whether what is shown depends on what was shown before."""
+        return self._policy is not None and self._policy.reads_shown
+
     def update(self, items: Sequence[CatalogueItem]) -> None:
         """Take what the catalogue says of products, each once."""
         rows = self._columns.update(items)

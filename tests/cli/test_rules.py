@@ -84,6 +84,11 @@ def test_check_says_what_is_taken_out_and_what_is_left(
     assert found.exit_code == 0, found.output
     assert "cheap takes out 7 of 10 products: i-3, i-4, i-5, i-6, i-7 …" in found.output
     assert "left: home 2, product 2, cart 2 of 10" in found.output
+    weighed = '[[objectives]]\nid = "dear"\nof = "item.price"\nweight = 0.5\n[[objectives]]\nid = "m"\nof = '
+    file.write_text(f'{GOOD}{weighed}"item.numbers.margin"\nweight = 0.2\n')
+    weighs = mmrec(settings, "rules", "check", str(file)).output
+    assert "dear is known of 10 of 10 products: from 0 to 90, half of them up to 45" in weighs
+    assert "m is known of 0 of 10 products: so that it changes nothing" in weighs
     file.write_text(GOOD.replace("< 30.0", "< 0.0").replace('id = "cheap"', 'id = "cheap"\nsurfaces = ["cart"]'))
     empty = mmrec(settings, "rules", "check", str(file))
     assert empty.exit_code == 1

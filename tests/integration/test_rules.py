@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mmrec_stream.contracts.behaviour import View
+from mmrec_stream.contracts.behaviour import Impression, View
 from mmrec_stream.contracts.catalogue import CatalogueItem, encode_item
 from mmrec_stream.contracts.recommendations import RecommendationList
 from mmrec_stream.contracts.releases import encode_release
@@ -82,10 +82,34 @@ def test_rules_count_from_the_next_list_on(settings: Settings, topics: Topics, t
             producer.send(topics.rules, b'{"id":"shop","version":9,"filters":[{"id":"f","only":"1"}]}', key=b"shop/9")
         wait_for("a refusal in the log", lambda: "rules are not used, those before stay" in worker.log.read_text())
         assert next_list("shop/1").items
+        # What ann was shown lately is in her next lists no more; how much of it is known when it has come.
+        file.write_text('id = "shop"\n[[filters]]\nid = "fresh"\nexclude = "shown.ago < 50"\n')
+        assert mmrec(settings, "rules", "publish", str(file)).exit_code == 0
+        before = next_list("shop/2")
+        shown = [item.item_id for item in before.items]
+        now = int(time.time() * 1000)
+        publish(
+            settings,
+            [
+                Impression(user_id="ann", item_id=one, ts=now, list_id=before.list_id, position=position)
+                for position, one in enumerate(shown)
+            ],
+        )
+
+        def of_others() -> RecommendationList | None:
+            found = next_list("shop/2")
+            return found if not {item.item_id for item in found.items} & set(shown) else None
+
+        after = wait_for("a list of others", of_others)
+        assert after.items
+        assert after.strategy == "hybrid"
+        tried = mmrec(settings, "rules", "try", "ann").output.splitlines()[1:]
+        assert {line[4:32].strip() for line in tried} & set(shown)
+        assert not {line[32:].split()[0] for line in tried if line[32:].strip()} & set(shown)
         # Nothing is left by rules: a list all the same, which says so.
         file.write_text('id = "shop"\n[[filters]]\nid = "later"\nonly = "user.events > 1000000"\n')
         assert mmrec(settings, "rules", "publish", str(file)).exit_code == 0
-        fallen = next_list("shop/2/fallback")
+        fallen = next_list("shop/3/fallback")
         assert fallen.strategy == "popular"
         assert mmrec(settings, "rules", "publish", "--remove").exit_code == 0
         assert next_list("").strategy == "hybrid"

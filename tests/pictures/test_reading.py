@@ -11,8 +11,17 @@ from PIL import Image
 
 from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.pictures import reading
-from mmrec_stream.pictures.reading import MAX_REDIRECTS, READ_SIDE, Outcome, PictureReader, with_pictures
+from mmrec_stream.pictures.reading import (
+    MAX_REDIRECTS,
+    READ_SIDE,
+    Outcome,
+    PictureReader,
+    own_picture,
+    picture_outcomes,
+    with_pictures,
+)
 from mmrec_stream.pictures.sources import Sources
+from mmrec_stream.pictures.thumbnails import thumbnail_pixels
 
 
 def picture(kind: str = "JPEG", size: tuple[int, int] = (640, 320), mode: str = "RGB") -> bytes:
@@ -153,6 +162,16 @@ async def test_a_folder_has_pictures_too(tmp_path: Path) -> None:
     missing = await read(sources, "/img/rug.png")
     assert (missing.kind, "there is no file" in missing.reason) == ("broken", True)
     assert (await read(sources, "/img")).kind == "broken"
+
+
+@pytest.mark.parametrize(("kind", "read"), [("JPEG", True), ("PNG", True), ("WEBP", False), ("GIF", False)])
+def test_what_a_record_may_hold_itself_is_what_encoders_decode(kind: str, read: bool) -> None:
+    item = CatalogueItem(item_id="lamp", thumbnail=picture(kind))
+    ((_, told),) = picture_outcomes(Sources(), [item])
+    assert told == own_picture(item)
+    assert (told.kind == "read") is read
+    assert read or told.reason == "what `thumbnail` holds is no JPEG or PNG"
+    assert (thumbnail_pixels(picture(kind), 32) is not None) is read
 
 
 def test_a_catalogue_is_given_the_pictures_that_there_are(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.contracts.identity import id_keys
 from mmrec_stream.contracts.rules import Boost, Filter, Pin, RuleSet, decode_rules, encode_rules
 from mmrec_stream.policies.policy import Policy, RulesError, Viewer, Viewers, Visit
+from mmrec_stream.profiles.shown import LAST
 
 ITEMS = [
     CatalogueItem(
@@ -141,6 +142,21 @@ def test_what_reads_the_visit_counts_where_the_visit_is_known() -> None:
     assert not policy_of(banned=["i-1"]).reads_visits
 
 
+@given(st.lists(st.integers(0, 11), max_size=LAST), st.integers(1, LAST))
+@settings(deadline=None)
+def test_what_was_among_the_last_impressions_is_in_no_list(last_first: list[int], asked: int) -> None:
+    policy = policy_of(filters=[Filter(id="fresh", exclude=f"shown.ago < {asked}")])
+    shown = np.zeros(LAST, dtype=np.uint64)
+    shown[: len(last_first)] = KEYS[last_first]
+    assert policy.reads_shown
+    assert policy.chooses
+    assert chosen(policy, Viewer(shown=shown)) == [one for n, one in enumerate(IDS) if n not in last_first[:asked]]
+    assert chosen(policy) == IDS  # where it is not known what was shown
+    tired = policy_of(boosts=[Boost(id="tired", when="shown.times >= 2", by="0.01")])
+    often = [one for n, one in enumerate(IDS) if last_first.count(n) >= 2]
+    assert chosen(tired, Viewer(shown=shown)) == [one for one in IDS if one not in often] + often
+
+
 def test_a_change_of_the_catalogue_counts_at_once() -> None:
     policy, columns = Policy(RuleSet(id="shop", filters=[Filter(id="f", only="item.price < 50.0")])), ProductColumns()
     columns.update(ITEMS)
@@ -175,8 +191,16 @@ CONDITIONS = [
     "item.numbers[user.id] > 0.1",
     'user.events > 2 ? item.category == "hats" : has(item.numbers.margin)',
     'context.surface == "home"',
+    "shown.ago < 3",
+    "shown.times > 1 && item.price > 30.0",
 ]
-FACTORS = ["1.5", "1.0 + item.numbers.margin", "double(user.events)", "user.share * item.price"]
+FACTORS = [
+    "shown.ago < 5 ? 0.5 : 1.0",
+    "1.5",
+    "1.0 + item.numbers.margin",
+    "double(user.events)",
+    "user.share * item.price",
+]
 filters = st.builds(
     lambda n, e, out: Filter(id=f"f{n}", **{"exclude" if out else "only": e}),
     st.just(0),
@@ -216,9 +240,12 @@ def test_lists_made_together_are_those_made_one_by_one(
     vectors = rng.normal(size=(12, 4)).astype(np.float32)[places]
     users = [f"u{number}" for number in range(len(events))]
     held = [frozenset({int(KEYS[4])}) if number % 2 else frozenset[int]() for number in events]
-    together = policy.choose_all(Viewers(users, np.array(events)), KEYS[places], scores, 5, vectors, held)
+    shown = np.zeros((len(events), LAST), dtype=np.uint64)
+    shown[:, :6] = KEYS[rng.integers(0, 12, (len(events), 6))]
+    viewers = Viewers(users, np.array(events), shown=shown)
+    together = policy.choose_all(viewers, KEYS[places], scores, 5, vectors, held)
     for user, found in enumerate(together):
-        viewer = Viewer(user_id=users[user], events=events[user])
+        viewer = Viewer(user_id=users[user], events=events[user], shown=shown[user])
         alone = policy.choose(viewer, KEYS[places[user]], scores[user], 5, vectors[user], held[user])
         assert [(one.candidate, one.rule, one.item_id) for one in found] == [
             (one.candidate, one.rule, one.item_id) for one in alone
@@ -244,11 +271,10 @@ def test_changes_one_by_one_leave_what_reading_everything_anew_finds(
         policy.refresh(columns, columns.update([item]))
     anew = Policy(rules)
     anew.refresh(columns)
-    rows = columns.rows(KEYS)
     for viewer in (Viewer(user_id="u1", events=1), Viewer("cart", "u2", 5)):
         assert (policy.passes(viewer, KEYS) == anew.passes(viewer, KEYS)).all()
-        assert np.array_equal(policy.factors(viewer, rows)[0], anew.factors(viewer, rows)[0], equal_nan=True)
-        assert (policy.factors(viewer, rows)[1] == anew.factors(viewer, rows)[1]).all()
+        assert np.array_equal(policy.factors(viewer, KEYS)[0], anew.factors(viewer, KEYS)[0], equal_nan=True)
+        assert (policy.factors(viewer, KEYS)[1] == anew.factors(viewer, KEYS)[1]).all()
 
 
 def test_every_mistake_is_named_with_its_place() -> None:

@@ -1,5 +1,6 @@
 """Products: cards, pictures, and what goes with them by a real release."""
 
+import asyncio
 import os
 import time
 from collections import defaultdict
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mmrec_stream.contracts.behaviour import AddToCart, Click, RemoveFromCart
+from mmrec_stream.contracts.behaviour import AddToCart, Click, Impression, RemoveFromCart
 from mmrec_stream.contracts.releases import encode_release
 from mmrec_stream.contracts.rules import Filter, RuleSet, encode_rules
 from mmrec_stream.kafka.clients import BatchProducer
@@ -320,6 +321,31 @@ async def test_rules_hold_for_what_goes_with_a_product(settings: Settings, topic
         assert beside.items == found[3:]
         # A list that was made before the rules were is shown by them all the same.
         assert (await shop.get("/v1/recommendations", bearer("alice"))).items == [ruled_out, found[3]]
+
+
+async def test_what_a_visitor_was_shown_lately_may_be_kept_out_of_what_goes_with_a_product(
+    settings: Settings, topics: Topics
+) -> None:
+    item_id, found = completed_item()
+    publish(settings, *(product(one) for one in (item_id, *found)))
+    publish(settings, Impression(user_id="alice", item_id=found[0], ts=NOW, list_id="l", position=0))
+    fresh = Filter(id="fresh", exclude="shown.ago < 10")
+    tell(settings, topics, rules=RuleSet(id="r", filters=[fresh]))
+    publish(settings, recommended("alice", found[:2]))
+    path = f"/v1/items/{item_id}/related"
+    async with open_shop(settings) as shop:
+        assert set((await shop.get(path, bearer("alice"), kind="complementary", k="100")).items) == set(found[1:])
+        assert set((await shop.get(path, bearer("bob"), kind="complementary", k="100")).items) == set(found)
+        assert (await shop.get(path, kind="complementary", k="100")).items == found
+        # The worker has seen to her own list, which stays on the page while it is looked at.
+        assert (await shop.get("/v1/recommendations", bearer("alice"))).items == found[:2]
+        publish(settings, Impression(user_id="alice", item_id=found[1], ts=NOW, list_id="l", position=1))
+
+        async def gone() -> bool:
+            return found[1] not in (await shop.get(path, bearer("alice"), kind="complementary", k="100")).items
+
+        while not await gone():
+            await asyncio.sleep(0.05)
 
 
 async def test_a_known_visitor_has_an_order_of_their_own(settings: Settings, topics: Topics) -> None:

@@ -89,7 +89,14 @@ class Bench:
             SETTINGS, TOPICS.recommendations, self.recommender, outbox, self.metrics, lambda: self.entitled
         )
         self.pipeline = Pipeline(
-            SETTINGS, catalogue, popularity, self.lists, outbox, self.metrics, lambda columns, fresh: None
+            SETTINGS,
+            catalogue,
+            popularity,
+            self.lists,
+            outbox,
+            self.metrics,
+            lambda columns, fresh: None,
+            lambda user: None,
         )
         self.owner = own(self.changelog, self.ends)
 
