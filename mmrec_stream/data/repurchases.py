@@ -12,8 +12,7 @@ AGAIN = 20
 """Repurchases from which on an item, or a category, has an interval of its own: of fewer, a tenth is one or two."""
 
 AGAIN_SHARE = 0.1
-"""The part of buyers who must have bought again. What one in ten comes back for is used up; what fewer do is a gift, or a
-second one."""
+"""The part of buyers who must have bought again. What one in ten comes back for is used up; what fewer do is a gift."""
 
 EARLY = 0.1
 """The part of repurchases that come before an item is due. Lists should have it a little before it is bought again, and
@@ -21,7 +20,7 @@ what is due is ranked by the model like everything else: only what is plainly to
 
 
 def repurchase_intervals(log: Interactions, items: int, categories: Sequence[str | None] | None) -> NDArray[np.float32]:
-    """After how long each item is due again, s, (items,): its own interval, else its category's; NaN where nobody knows.
+    """After how long each item is due again, s, (items,): its own interval or its category's; NaN where none is known.
 
     Purchases of an item within a day are one. An interval is the `EARLY` quantile of the times between a user's
     purchases of an item; those that are longer than the log are not in it, so that a short log makes things due early.

@@ -1,5 +1,7 @@
 """After how long people buy an item again, learned from purchases."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -82,6 +84,6 @@ def test_an_interval_is_a_gap_that_somebody_left(bought: list[tuple[int, int, in
     for user in range(4):
         for item in range(3):
             days = sorted(day for who, what, day in bought if (who, what) == (user, item))
-            seen[item] |= {float(later - day) for day, later in zip(days, days[1:], strict=False) if later - day > 1}
+            seen[item] |= {float(later - day) for day, later in pairwise(days) if later - day > 1}
     for item, interval in enumerate(repurchase_intervals(log, 3, None).tolist()):
         assert np.isnan(interval) or interval / DAY_S in seen[item]
