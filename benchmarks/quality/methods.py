@@ -31,32 +31,16 @@ BASELINES: dict[str, Factory] = {
 
 
 CONFIGS: dict[str, ModelConfig] = {
-    "lastfm": ModelConfig(
-        user_encoder="attention", layers=2, dropout=0.4, epochs=60, patience=4, associations="regressed"
-    ),
-    "yoochoose": ModelConfig(dropout=0.3, epochs=30),
     "hm": ModelConfig(
+        # Raw input in place of the vectors that come with the set, which others' models have made of it.
         encoders=("id", "attributes", "lstm", "cnn"),
-        # Some 1,400 customers make 90 steps a pass at 16 sequences a step, and twelve at the default.
-        batch=16,
-        dropout=0.3,
-        id_dropout=0.5,
-        epochs=8,
         image_size=64,
         pretext=5,
-        # Of those alike, few are on sale when a customer comes back: 128 lose a tenth of recall@100 on validation.
-        neighbours=256,
-        # Articles bought long ago still say what their buyer likes: a tenth more of recall@100 on validation than 10.
-        recent=30,
-        # Few customers buy anything of the first ten.
+        # Lists are judged to a hundred places, as few customers buy anything of the first ten.
         places=100,
     ),
-    "ciao": ModelConfig(dropout=0.2, epochs=12),
 }
-"""What differs from the trainer's defaults on a set, chosen on its validation cases."""
-
-# What is asked of them differs, and what they are made of does not.
-CONFIGS |= {name: CONFIGS[name.split("-")[0]] for name in ("yoochoose-all", "ciao-time")}
+"""What is asked for beside the trainer's defaults on a set: what a model is made of. Nothing is tuned by hand."""
 
 
 MODALITIES: dict[str, tuple[str, ...]] = {
@@ -83,6 +67,8 @@ def methods_for(judged: Judged, trainings: Trainings) -> dict[str, Factory]:
     content = [*sorted(features), "both"] if len(features) > 1 else sorted(features)
     content_methods: dict[str, Factory] = {f"content-knn {name}": _content(name) for name in content}
     content_methods |= {f"vbpr {name}": _vbpr(name) for name in content}
+    if judged.dataset.catalogue is not None:
+        content_methods["description-knn"] = counting.DescriptionKnn
     social_methods: dict[str, Factory] = {}
     if judged.dataset.social is not None:
         social_methods = {"trustees": social.TrusteesPopularity, "cooccurrence+social": social.SocialCooccurrence}

@@ -4,6 +4,7 @@ import csv
 import gzip
 import os
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
@@ -99,7 +100,7 @@ def load(name: str) -> Judged:
 
 def beauty(folder: Path) -> Judged:
     """Amazon Beauty, 5-core, leave one out (Zhou et al., S3-Rec, CIKM 2020)."""
-    dataset = read_sequences(folder / "s3rec_sequences" / "Beauty.txt")
+    dataset = _sequences(folder, "Beauty")
     targets = (
         Target("HR@10", 0.0741, 0.090, "EASE, history decayed by .8 a step"),
         Target("NDCG@10", 0.0417, 0.052, "EASE, history decayed by .8 a step"),
@@ -113,7 +114,7 @@ def beauty_shuffled(folder: Path) -> Judged:
     The file has no dates. It was made from days, and within a day its order is that of the product numbers, so that
     each run of rising numbers is shuffled as a whole. Such a run may span days, whose true order is then lost too.
     """
-    dataset = read_sequences(folder / "s3rec_sequences" / "Beauty.txt")
+    dataset = _sequences(folder, "Beauty")
     with gzip.open(folder / "s3rec_sequences" / "Beauty_item2asin.json.gz", "rb") as text:
         numbers = msgspec.json.decode(text.read(), type=dict[str, str])
     rank = {item: place for place, item in enumerate(sorted(dataset.item_ids, key=lambda item: numbers[item]))}
@@ -123,9 +124,21 @@ def beauty_shuffled(folder: Path) -> Judged:
 
 def lastfm(folder: Path) -> Judged:
     """LastFM artists, leave one out, as in the same paper."""
-    dataset = read_sequences(folder / "s3rec_sequences" / "LastFM.txt")
+    dataset = _sequences(folder, "LastFM")
     targets = (Target("HR@10", 0.0743, 0.085, "S3-Rec"), Target("NDCG@10", 0.0427, 0.048, "S3-Rec"))
     return Judged(dataset, leave_one_out(dataset), (5, 10, 20), targets, "leave one out")
+
+
+def _sequences(folder: Path, name: str) -> Dataset:
+    """A sequence file with the attributes that its items come with as tags, those first that an item has most often."""
+    dataset = read_sequences(folder / "s3rec_sequences" / f"{name}.txt")
+    with gzip.open(folder / "s3rec_sequences" / f"{name}_item2attributes.json.gz", "rb") as text:
+        attributes = msgspec.json.decode(text.read(), type=dict[str, list[int]])
+    catalogue = [
+        CatalogueItem(item_id=item, tags=[str(tag) for tag, _ in Counter(attributes.get(item, ())).most_common(64)])
+        for item in dataset.item_ids
+    ]
+    return replace(dataset, catalogue=catalogue)
 
 
 def yoochoose(folder: Path) -> Judged:
