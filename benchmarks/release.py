@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from benchmarks.events import CATEGORIES, item_id
 from mmrec_stream.contracts.catalogue import CatalogueItem
 from mmrec_stream.ranking.content import VOCABULARY_NAMES, Vocabularies, content_of
+from mmrec_stream.ranking.reranking import NAMES
 from mmrec_stream.releases import folder
 from mmrec_stream.releases.manifest import AlphaBucket, Dimensions, Manifest, TrainingData
 from mmrec_stream.releases.store import new_version
@@ -21,13 +22,15 @@ from model_export.export import (
     RankerGraphs,
     export_item_encoder,
     export_ranker,
+    export_reranker,
     random_inputs,
     serialize,
     signature,
 )
 from model_export.items import ContentEncoder, ItemModel
 from model_export.ranker import Ranker
-from model_export.release import golden_outputs, npy_bytes, npz_bytes
+from model_export.release import golden_candidates, golden_outputs, npy_bytes, npz_bytes
+from model_export.reranker import PAIRS, Network
 from model_export.users import UserModel
 
 DIM = ModelConfig().dim
@@ -63,8 +66,11 @@ def item_table(items: int, config: ModelConfig) -> tuple[NDArray[np.float32], ND
     return vectors, neighbours, np.tile(weights / weights.sum(), (items, 1))
 
 
-def write_synthetic_release(store: Path, items: int) -> Path:
-    """Write a release of `items` items, whose ids are those of the benchmark's events; returns its folder."""
+def write_synthetic_release(store: Path, items: int, *, reranked: bool = False) -> Path:
+    """Write a release of `items` items, whose ids are those of the benchmark's events; returns its folder.
+
+    With `reranked` it has a re-ranker, whose counts name as many pairs of each item as a trained one's at most.
+    """
     config = ModelConfig()
     ranker, exported = ranker_graphs(config)
     vectors, neighbours, weights = item_table(items, config)
@@ -86,7 +92,13 @@ def write_synthetic_release(store: Path, items: int) -> Path:
         folder.USER_ENCODER: exported.user_encoder,
         folder.ITEM_ENCODER: export_item_encoder(ContentEncoder(model), content),
     }
+    if reranked:
+        graphs[folder.RERANKER] = export_reranker(
+            Network(np.zeros(len(NAMES), np.float32), np.ones(len(NAMES), np.float32))
+        )
     files = {name: serialize(graph) for name, graph in graphs.items()}
+    if reranked:
+        files[folder.COUNTS] = npy_bytes(_random_counts(items))
 
     users = random_inputs(
         np.random.default_rng(1), (4, config.history, items, 3), config.dim, config.neighbours, ranker
@@ -102,6 +114,8 @@ def write_synthetic_release(store: Path, items: int) -> Path:
     inputs: Arrays = {f"ranker/in/{name}": array for name, array in users.items()}
     inputs |= {f"item_encoder/in/{name}": array for name, array in feed.items()}
 
+    if reranked:
+        inputs |= golden_candidates(users, table, files)
     created = int(time.time() * 1000)
     manifest = Manifest(
         version=new_version(created),
@@ -131,3 +145,15 @@ def write_synthetic_release(store: Path, items: int) -> Path:
         manifest,
     )
     return path
+
+
+def _random_counts(items: int) -> NDArray[np.void]:
+    """`PAIRS` entries of each item, the first of them its own."""
+    random = np.random.default_rng(6)
+    entries = np.zeros((items, PAIRS), dtype=folder.COUNTED)
+    entries["of"] = np.arange(items)[:, None]
+    entries["item"] = random.integers(0, items, (items, PAIRS))
+    entries["item"][:, 0] = np.arange(items)
+    for name in ("users", "after", "before", "next"):
+        entries[name] = random.integers(1, 9, (items, PAIRS))
+    return entries.ravel()

@@ -3,7 +3,8 @@
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any, Literal
@@ -21,7 +22,7 @@ from benchmarks.results import Report, Target, console
 from mmrec_stream.ranking.approximate import ApproximateIndex
 from mmrec_stream.ranking.exact import ExactIndex
 from mmrec_stream.ranking.scorer import Scorer
-from mmrec_stream.ranking.types import blank_features
+from mmrec_stream.ranking.types import Features, blank_features
 from model_export.config import ModelConfig
 from model_export.export import random_inputs, serialize
 
@@ -125,14 +126,39 @@ def _lists(report: Report, items: int, budget: float) -> None:
         with console.status(f"exporting a release of {items:,} items"):
             scorer = Scorer.load(write_synthetic_release(Path(folder), items), provider="cpu", threads=1)
         _in_both_ways(report, scorer, budget)
+    if items == 10_000:
+        with tempfile.TemporaryDirectory(prefix="mmrec-bench-") as folder:
+            path = write_synthetic_release(Path(folder), items, reranked=True)
+            _reranked(report, Scorer.load(path, provider="cpu", threads=1), budget)
 
 
-def _in_both_ways(report: Report, scorer: Scorer, budget: float) -> None:
-    items, random = len(scorer.table), np.random.default_rng(5)
+def _reranked(report: Report, scorer: Scorer, budget: float) -> None:
+    """What re-ranking costs a list, beside the same release without."""
+    ways = {"mmrec, re-ranked": scorer, "mmrec, not re-ranked": scorer.without_reranker()}
+    for batch in (1, WORKER_BATCH):
+        features = _crowd(len(scorer.table)).part(slice(batch)).cropped()
+        works = {name: partial(way.run, features, LIST) for name, way in ways.items()}
+        case = f"lists of {len(scorer.table) // 1000}k items, batch {batch}"
+        costs = {name: [s / batch * 1e6 for s in times] for name, times in _alternately(works, budget).items()}
+        for name, samples in costs.items():
+            report.add(case, name, samples, "µs/user")
+        target = Target(2_000, at_least=False)
+        with_it, without = costs.values()
+        report.add(f"{case}, re-ranking", "mmrec", median(with_it) - median(without), "µs/user", target=target)
+
+
+def _crowd(items: int) -> Features:
+    """Users of a worker's batch, with histories of all lengths."""
+    random = np.random.default_rng(5)
     features = blank_features(WORKER_BATCH, HISTORY)
     features.history_rows[:] = random.integers(0, items, features.history_rows.shape)
     features.history_ages[:] = -np.sort(-random.exponential(1e5, features.history_ages.shape), axis=1)
     features.lengths[:] = random.integers(1, HISTORY + 1, WORKER_BATCH)
+    return features
+
+
+def _in_both_ways(report: Report, scorer: Scorer, budget: float) -> None:
+    items, features = len(scorer.table), _crowd(len(scorer.table))
     whole = scorer.run(features, LIST).rows
     ways: tuple[Literal["whole", "exact", "approximate"], ...] = ("whole", "exact", "approximate")
     for way in ways:
@@ -238,6 +264,20 @@ def _in_turn(systems: dict[str, Search], users: NDArray[np.float32], budget: flo
             samples = _seconds(lambda search=search: search(users), budget / rounds)  # type: ignore[misc]
             costs[name].append(median(samples) / len(users) * 1e6)
     return costs
+
+
+def _alternately(works: Mapping[str, Callable[[], object]], budget: float) -> dict[str, list[float]]:
+    """Times of single calls, one of each after the other over `budget` seconds."""
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for work in works.values():
+        work()
+    end = time.perf_counter() + budget
+    while time.perf_counter() < end:
+        for name, work in works.items():
+            began = time.perf_counter()
+            work()
+            times[name].append(time.perf_counter() - began)
+    return times
 
 
 def _seconds(work: Callable[[], object], budget: float) -> list[float]:

@@ -18,12 +18,14 @@ from torch import Tensor, nn
 from mmrec_stream.errors import UserError
 from mmrec_stream.profiles.record import AFFINITIES, PRICE_BANDS, TYPE_SLOTS, WINDOWS_MS
 from mmrec_stream.ranking.content import Content
+from mmrec_stream.ranking.reranking import NAMES
 from mmrec_stream.ranking.scorer import ALPHAS, OUTPUTS
 from mmrec_stream.ranking.users import Users
 from mmrec_stream.releases.manifest import Signature
 from mmrec_stream.releases.manifest import Tensor as TensorSpec
 from model_export.items import ContentEncoder
 from model_export.ranker import Ranker, Request, Table
+from model_export.reranker import Network
 
 OPSET = 20
 """The newest operator set that ONNX Runtime runs all of this graph in: 23 and 24 fail at run time."""
@@ -152,6 +154,30 @@ def export_item_encoder(encoder: ContentEncoder, content: Content) -> onnx.Model
         with torch.no_grad():
             expected = encoder(*(torch.from_numpy(inputs[name]) for name in names))
         _compare(f"item encoder at {count}", {"vectors": session.run(None, inputs)[0]}, {"vectors": expected})
+    return model
+
+
+def export_reranker(network: Network) -> onnx.ModelProto:
+    """The re-ranker as a graph with open numbers of lists and candidates; compared with PyTorch.
+
+    Raises:
+        UserError: The graph gives other results than PyTorch.
+    """
+    rng = np.random.default_rng(0)
+    shape: Dims = ("batch", "candidates", len(NAMES))
+
+    def random_features(batch: int, candidates: int) -> NDArray[np.float32]:
+        return rng.normal(0, 2, (batch, candidates, len(NAMES))).astype(np.float32)
+
+    model = _export(network, [random_features(3, 5)], ["features"], ["logits"], {"features": shape})
+    _name_dimensions(model, {"features": shape}, {"logits": shape[:2]})
+    session = session_of(serialize(model))
+    for batch, candidates in ((1, 1), (2, 100), (16, 7)):
+        features = random_features(batch, candidates)
+        with torch.no_grad():
+            expected = network(torch.from_numpy(features))
+        found = {"logits": session.run(["logits"], {"features": features})[0]}
+        _compare(f"re-ranker at {batch} × {candidates}", found, {"logits": expected})
     return model
 
 

@@ -1,6 +1,6 @@
 """The trained hybrid model: its parts together, and the scores that it gives to cases."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
@@ -15,19 +15,25 @@ from mmrec_stream.data.splits import Cases
 from mmrec_stream.evaluation import metrics
 from mmrec_stream.ranking.features import Labels
 from mmrec_stream.ranking.items import ItemTable
-from mmrec_stream.ranking.types import Features
+from mmrec_stream.ranking.reranking import rerank
+from mmrec_stream.ranking.types import Features, Lists
 from model_export.config import ModelConfig
 from model_export.inputs import Inputs
 from model_export.items import ItemModel
 from model_export.ranker import BUCKETS, Ranker, Request, Table, in_season
+from model_export.reranker import Reranking
 from model_export.season import Season
 from model_export.social import Social
 
-Part = Literal["mixed", "user", "item"]
-"""Which scores: the mix at the fitted α, p_user alone (α = 1), p_item alone (α = 0)."""
+Part = Literal["mixed", "user", "item", "reranked"]
+"""Which scores: the mix at the fitted α, p_user alone (α = 1), p_item alone (α = 0), or the mix as the re-ranker, where
+there is one, orders its best items."""
 
 SCORE_BATCH = 128
 """Cases scored at a time: with 100,000 items, each of the few dense arrays takes 50 MB."""
+
+PLACES = 500
+"""Places that re-ranked scores tell apart; no list is as long."""
 
 
 @dataclass
@@ -72,6 +78,8 @@ class TrainedModel:
     """Whom users follow, where the data says so and it helps."""
     season: Season | None = None
     """What is taken when, where the catalogue's order tells and it helps."""
+    reranking: Reranking | None = None
+    """What orders the mix's best items anew, where it helps."""
 
     @property
     def alpha(self) -> dict[int, float]:
@@ -89,27 +97,60 @@ class TrainedModel:
     def score(self, cases: Cases, part: Part = "mixed") -> NDArray[np.float32]:
         """Scores of all items for cases, (cases, items): probabilities, higher is better.
 
-        Each case is scored in the season of its own moment, as a release of that day would.
+        Each case is scored in the season of its own moment, as a release of that day would. Re-ranked, all but
+        the best `PLACES` are −∞, and what lists must not have is below 0.
         """
         features = case_features(cases, self.dataset, self.inputs, self.config)
-        table = table_of(self.vectors, self.neighbours, self.neighbour_weights)
         scores = np.empty((len(cases), len(self.vectors)), dtype=np.float32)
+        if part == "reranked" and self.reranking is not None:
+            banned = cases.banned(mask_history=not self.config.repeats)
+            counts, logits = self.reranking.counts, self.reranking.logits
+            scores[:] = -np.inf
+            for some, lists in self.candidates(features, cases, banned, PLACES):
+                ordered = rerank(features.part(some), lists, self.vectors, counts, logits)
+                np.put_along_axis(scores[some], ordered.rows, ordered.scores, axis=1)
+            return scores
+        for some, p_user, p_item, alpha in self._distributions(features, cases):
+            if part in ("user", "item"):
+                scores[some] = (p_user if part == "user" else p_item).numpy()
+            else:
+                weight = alpha.unsqueeze(1)
+                scores[some] = (weight * p_user + (1 - weight) * p_item).numpy()
+        return scores
+
+    def candidates(
+        self, features: Features, cases: Cases, banned: Sequence[NDArray[np.integer]], count: int
+    ) -> Iterator[tuple[slice, Lists]]:
+        """The best items by the mix, some cases at a time.
+
+        Args:
+            features: The ranker's inputs for the cases.
+            cases: Whom to choose for.
+            banned: The items that the list of each case must not have.
+            count: How many, or all that there are.
+        """
+        for some, p_user, p_item, alpha in self._distributions(features, cases):
+            weight = alpha.unsqueeze(1)
+            mixed = weight * p_user + (1 - weight) * p_item
+            for row, items in enumerate(banned[some]):
+                mixed[row, items] = -1.0
+            scores, rows = torch.topk(mixed, min(count, mixed.shape[1]), dim=1)
+            by_user, by_item = (half.gather(1, rows).numpy() for half in (p_user, p_item))
+            yield some, Lists(rows.numpy(), scores.numpy(), by_user, by_item, alpha.numpy())
+
+    def _distributions(self, features: Features, cases: Cases) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
+        """p_user, p_item and alpha of some cases at a time, as of `Ranker.distributions`."""
+        table = table_of(self.vectors, self.neighbours, self.neighbour_weights)
         users = user_vectors(self.ranker, features, self.vectors)
         if self.social is not None:
             users = self.social.blend(users, cases, self._user_vectors)
         done = 0
-        with torch.no_grad():
-            batches = with_demand(request_batches(features), cases, self.season)
-            for (request, demand), own in zip(batches, users.split(SCORE_BATCH), strict=True):
-                p_user, p_item, alpha = self.ranker.distributions(request, own, table, demand)
-                if part == "mixed":
-                    weight = alpha.unsqueeze(1)
-                    chosen = weight * p_user + (1 - weight) * p_item
-                else:
-                    chosen = p_user if part == "user" else p_item
-                scores[done : done + len(chosen)] = chosen.numpy()
-                done += len(chosen)
-        return scores
+        batches = with_demand(request_batches(features), cases, self.season)
+        for (request, demand), own in zip(batches, users.split(SCORE_BATCH), strict=True):
+            with torch.no_grad():
+                found = self.ranker.distributions(request, own, table, demand)
+            yield slice(done, done + len(own)), *found
+            done += len(own)
 
     def _user_vectors(self, cases: Cases) -> Tensor:
         features = case_features(cases, self.dataset, self.inputs, self.config)

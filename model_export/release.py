@@ -2,8 +2,10 @@
 
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -12,13 +14,24 @@ from numpy.typing import NDArray
 from mmrec_stream.data.item_item import description_terms
 from mmrec_stream.data.repurchases import repurchase_intervals
 from mmrec_stream.data.splits import next_clicks
-from mmrec_stream.ranking.scorer import HALVES, alphas_of
+from mmrec_stream.ranking.reranking import CANDIDATES, Counts, candidate_features
+from mmrec_stream.ranking.scorer import HALVES, OUTPUTS, alphas_of
+from mmrec_stream.ranking.types import Features, Lists
 from mmrec_stream.ranking.users import Users
 from mmrec_stream.releases import folder
 from mmrec_stream.releases.folder import write_release
 from mmrec_stream.releases.manifest import AlphaBucket, Dimensions, Manifest, TrainingData
 from mmrec_stream.releases.store import new_version
-from model_export.export import OPSET, Arrays, export_item_encoder, export_ranker, serialize, session_of, signature
+from model_export.export import (
+    OPSET,
+    Arrays,
+    export_item_encoder,
+    export_ranker,
+    export_reranker,
+    serialize,
+    session_of,
+    signature,
+)
 from model_export.hybrid import TrainedModel, case_features, request_batches
 from model_export.items import ContentEncoder
 from model_export.related import Likeness, complementary_table, similar_table
@@ -55,6 +68,8 @@ def build_release(model: TrainedModel, store: Path, created_ms: int, version: st
         folder.USER_ENCODER: ranker.user_encoder,
         folder.ITEM_ENCODER: export_item_encoder(ContentEncoder(model.items), model.inputs.content),
     }
+    if model.reranking is not None:
+        graphs[folder.RERANKER] = export_reranker(model.reranking.network)
     log = model.dataset.interactions
     manifest = Manifest(
         version=version,
@@ -88,6 +103,8 @@ def build_release(model: TrainedModel, store: Path, created_ms: int, version: st
         **related_tables(model),
         **repurchases(model),
     }
+    if model.reranking is not None:
+        arrays[folder.COUNTS] = model.reranking.counts.entries
     files = {name: serialize(graph) for name, graph in graphs.items()}
     files |= {name: npy_bytes(array) for name, array in arrays.items()}
     files[folder.ITEMS] = msgspec.json.encode(list(model.dataset.item_ids))
@@ -142,7 +159,16 @@ def golden(model: TrainedModel, files: Mapping[str, bytes]) -> Arrays:
     content: Arrays = {name: feed[name][:GOLDEN_USERS] for name in ContentEncoder(model.items).inputs}
     inputs = {f"{_stem(folder.RANKER)}/in/{name}": value for name, value in users.items()}
     inputs |= {f"{_stem(folder.ITEM_ENCODER)}/in/{name}": value for name, value in content.items()}
+    if folder.RERANKER in files:
+        inputs |= golden_candidates(users, table, files)
     return inputs | golden_outputs(inputs, table, files)
+
+
+def golden_candidates(users: Arrays, table: Arrays, files: Mapping[str, bytes]) -> Arrays:
+    """The re-ranker's golden inputs: the lists that the ranker makes of golden users."""
+    most = np.array([min(CANDIDATES, len(table["item_vectors"]))], dtype=np.int64)
+    lists = session_of(files[folder.RANKER]).run(list(OUTPUTS), users | table | {"k": most})
+    return {f"{_stem(folder.RERANKER)}/in/{name}": value for name, value in zip(OUTPUTS, lists, strict=True)}
 
 
 def golden_outputs(inputs: Arrays, table: Arrays, files: Mapping[str, bytes]) -> Arrays:
@@ -173,7 +199,25 @@ def golden_outputs(inputs: Arrays, table: Arrays, files: Mapping[str, bytes]) ->
         for side, alphas in runs.items():
             results = session.run(list(outputs), given | alphas)
             found |= {f"{_stem(file)}/{side}/{name}": value for name, value in zip(outputs, results, strict=True)}
+    if folder.RERANKER in files:
+        found |= {f"{_stem(folder.RERANKER)}/out/{name}": value for name, value in _reranked(inputs, table, files)}
     return found
+
+
+def _reranked(inputs: Arrays, table: Arrays, files: Mapping[str, bytes]) -> Iterator[tuple[str, NDArray[np.generic]]]:
+    """The features of golden lists, and the re-ranker's logits of them, by name."""
+
+    def given(graph: str) -> dict[str, Any]:
+        prefix = f"{_stem(graph)}/in/"
+        return {name.removeprefix(prefix): value for name, value in inputs.items() if name.startswith(prefix)}
+
+    users, vectors = given(folder.RANKER), table["item_vectors"].astype(np.float32)
+    features = Features(**{one.name: users[one.name] for one in fields(Features)})
+    entries = np.load(io.BytesIO(files[folder.COUNTS]), allow_pickle=False)
+    counts = Counts(entries, len(vectors))
+    found = candidate_features(features, Lists(**given(folder.RERANKER)), vectors, counts)
+    yield "features", found
+    yield "logits", session_of(files[folder.RERANKER]).run(["logits"], {"features": found})[0]
 
 
 def npy_bytes(array: NDArray[np.generic]) -> bytes:

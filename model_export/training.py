@@ -26,6 +26,8 @@ from model_export.inputs import Inputs, describe, encoder_names
 from model_export.items import ItemModel
 from model_export.pretext import Begun, begin
 from model_export.ranker import Ranker
+from model_export.reranker import counts_of
+from model_export.reranking import learn_reranker
 from model_export.sequences import NO_TARGET, Sequences, side_inputs, training_sequences
 from model_export.shares import modality_shares
 from model_export.social import WEIGHTS, Social
@@ -183,6 +185,11 @@ def fit(
             report,
             mask_history=split.mask_history,
         )
+    rows, season = association_rows(config, behaviour, content, settings), behaviour.season(settings)
+    model = TrainedModel(config, dataset, inputs, trainer.items, ranker, vectors, *rows, report, social, season)
+    if config.rerank and len(split.validation):
+        reranking = learn_reranker(model, log, split.validation, mask_history=split.mask_history)
+        model = replace(model, reranking=reranking)
     if split.refit is not None:
         log = split.refit.without_impressions()
         sequences = training_sequences(log, config.history, repeats=config.repeats)
@@ -193,15 +200,19 @@ def fit(
         ranker.users = trainer.users.cpu().eval()
         if social is not None and dataset.social is not None:
             social = replace(Social.of(dataset.social, dataset.users, log), weight=social.weight)
+        rows, season = association_rows(config, behaviour, content, settings), behaviour.season(settings)
+        if model.reranking is not None:
+            counts = counts_of(log.where(log.likings), dataset.items)
+            model = replace(model, reranking=replace(model.reranking, counts=counts))
+        model = replace(model, items=trainer.items, vectors=vectors, social=social, season=season)
+        model = replace(model, neighbours=rows[0], neighbour_weights=rows[1])
     moments = _last_moments(log)
     asked = case_features(moments, dataset, inputs, config)
     report.modality_weights = modality_shares(ranker, asked, vectors, trainer.without_each())
-    rows = association_rows(config, behaviour, content, settings)
     report.seconds = time.monotonic() - began
     if checkpoint:
         checkpoint.unlink(missing_ok=True)
-    season = behaviour.season(settings)
-    return TrainedModel(config, dataset, inputs, trainer.items, ranker, vectors, *rows, report, social, season)
+    return model
 
 
 def _settled(config: ModelConfig, dataset: Dataset) -> ModelConfig:

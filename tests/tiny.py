@@ -27,11 +27,13 @@ from model_export.export import Arrays, serialize
 from model_export.hybrid import TrainedModel
 from model_export.ranker import BUCKETS
 from model_export.release import build_release, golden_outputs, npy_bytes, npz_bytes
+from model_export.reranker import Reranking, counts_of
+from model_export.reranking import ask, fit_network
 from model_export.rounds import release_split
 from model_export.training import fit
 
 NOW = 1_760_000_000_000
-TINY = ModelConfig(dim=16, history=20, image_size=16, epochs=2, neighbours=8, recent=5, batch=32)
+TINY = ModelConfig(dim=16, history=20, image_size=16, epochs=2, neighbours=8, recent=5, batch=32, rerank=False)
 TINY_ALPHA = 0.5
 
 
@@ -67,6 +69,21 @@ def tiny_variant(store: Path, version: str, ids: list[str] | None = None, **arra
     path = store / version
     write_release(path, files, msgspec.structs.replace(known.manifest, version=version))
     return path
+
+
+@cache
+def reranked_model() -> TrainedModel:
+    """`tiny_model` with a re-ranker, whatever it gains."""
+    model, split = tiny_model(), release_split(tiny_dataset())
+    counts = counts_of(split.train.where(split.train.likings), model.dataset.items)
+    asked = ask(model, counts, split.validation, mask_history=True)
+    return replace(model, reranking=Reranking(fit_network(asked, 0), counts))
+
+
+@cache
+def reranked_release() -> Path:
+    """`reranked_model` as a release. Only for reading: copy it before you change it."""
+    return build_release(reranked_model(), _scratch(), NOW, "tiny-reranked")
 
 
 @cache

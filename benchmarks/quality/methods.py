@@ -87,6 +87,7 @@ def _ours(judged: Judged, trainings: Trainings) -> dict[str, Factory]:
         "ours alpha=0": (config, "item"),
         "ours alpha=1": (config, "user"),
         "ours": (config, "mixed"),
+        "ours reranked": (config, "reranked"),
     }
     if judged.dataset.features:
         for name, encoders in MODALITIES.items():

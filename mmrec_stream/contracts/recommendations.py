@@ -19,7 +19,11 @@ class Reason(Struct, kw_only=True, frozen=True, omit_defaults=True, gc=False):
 
 
 class Recommended(Struct, kw_only=True, frozen=True, omit_defaults=True, gc=False):
-    """One place of a list. `score` = α·`p_user` + (1 − α)·`p_item`, times what rules boost."""
+    """One place of a list. `score` = α·`p_user` + (1 − α)·`p_item`, times what rules boost.
+
+    Where the release has a re-ranker, the score is its share of what that formula gives to the candidates together;
+    the halves are the item's own all the same.
+    """
 
     item_id: Id
     score: float

@@ -40,6 +40,7 @@ EXAMPLE_ITEMS = 12
 
 
 RELEASE = "release"
+MIX = "release, not re-ranked"
 HALVES = {"release, α = 1": 1.0, "release, α = 0": 0.0}
 """The release's own halves: p_user alone, p_item alone."""
 
@@ -115,6 +116,8 @@ def judge_release(
         return serve(asked, dataset, some, length, repeats=repeats, progress=shown)
 
     lists = {RELEASE: lists_of(RELEASE, scorer, cases)}
+    if scorer.reranker is not None:
+        lists[MIX] = lists_of(MIX, scorer.without_reranker(), cases)
     lists |= {name: lists_of(name, scorer.at_alpha(alpha), cases) for name, alpha in HALVES.items()}
     for name, method in _beside(dataset, learned).items():
         if progress:

@@ -7,7 +7,7 @@ import onnxruntime as ort
 
 from mmrec_stream.errors import UserError
 from mmrec_stream.ranking.scorer import Scorer
-from mmrec_stream.releases.folder import GRAPHS, MANIFEST, Expected, Release, signer_of
+from mmrec_stream.releases.folder import GRAPHS, MANIFEST, RERANKER, Expected, Release, signer_of
 from mmrec_stream.releases.signing import PublicKeys
 
 
@@ -27,12 +27,14 @@ def inspect_release(
     """
     scorer = Scorer.load(path, provider=provider, threads=threads, expected=Expected(keys=keys))
     manifest = scorer.release.manifest
+    reranked = scorer.reranker is not None
     signed = "" if keys is None else f", signed with key {signer_of(path, (path / MANIFEST).read_bytes(), keys)}"
     return [
         f"{manifest.version}: {len(manifest.files)} files, every size and sha256 as its manifest says{signed}",
         f"format {manifest.format}, opset {manifest.opset}, {manifest.dimensions.items} products",
-        *(_graph(scorer.release, name) for name in GRAPHS),
-        f"golden outputs come out the same on {scorer.device.upper()}: lists, both halves alone, item vectors",
+        *(_graph(scorer.release, name) for name in (*GRAPHS, *([RERANKER] if reranked else []))),
+        f"golden outputs come out the same on {scorer.device.upper()}: lists, both halves alone, item vectors"
+        + (", re-ranking" if reranked else ""),
     ]
 
 

@@ -21,6 +21,7 @@ from mmrec_stream.ranking.content import Vocabularies, content_key, encoded
 from mmrec_stream.ranking.items import ItemTable
 from mmrec_stream.ranking.providers import Device, choose_device, session_on
 from mmrec_stream.ranking.repeats import Cycles
+from mmrec_stream.ranking.reranking import CANDIDATES, Counts, Reranker, candidate_features
 from mmrec_stream.ranking.retrieval import Retrieval
 from mmrec_stream.ranking.types import TOLERANCES, Features, Lists, blank_features, close
 from mmrec_stream.ranking.users import UserEncoder
@@ -28,6 +29,7 @@ from mmrec_stream.releases.folder import (
     ANY,
     ITEM_ENCODER,
     RANKER,
+    RERANKER,
     VOCABULARIES,
     Expected,
     Half,
@@ -92,6 +94,10 @@ class Scorer:
         self._encoder = session_on(str(release.path / ITEM_ENCODER), "cpu", threads)
         self._resident: tuple[int, dict[str, ort.OrtValue]] | None = None
         self._two_stages: tuple[UserEncoder, Retrieval] | None = None
+        self.reranker: Reranker | None = None
+        if release.counts is not None:
+            counts = Counts(release.counts, len(release.item_ids))
+            self.reranker = Reranker(release.path / RERANKER, counts, threads)
         # An index is brought up to date by whoever searches it next.
         self._searching = threading.Lock()
 
@@ -148,6 +154,13 @@ class Scorer:
     def run(self, features: Features, k: int) -> Lists:
         """The `k` best items of each user; fewer columns where the table has fewer items."""
         k = min(k, len(self.table))  # which never shrinks
+        if self.reranker is None:
+            return self._mixed(features, k)
+        lists = self._mixed(features, min(max(k, CANDIDATES), len(self.table)))
+        return self.reranker.rerank(features, lists, self.table.vectors).places(slice(k))
+
+    def _mixed(self, features: Features, k: int) -> Lists:
+        """The `k` best items of each user by the mix."""
         rank = self._of_all if self._two_stages is None else self._of_candidates
         if self.device != "cpu" or len(features) <= GROUP:
             return rank(features, k)
@@ -193,10 +206,16 @@ class Scorer:
     def at_alpha(self, alpha: float) -> "Scorer":
         """The same release, and the same item table, with one α for everybody: 1 is p_user alone, 0 p_item alone.
 
-        It ranks the whole catalogue.
+        It ranks the whole catalogue, and nothing is re-ranked.
         """
-        other = copy(self)
+        other = self.without_reranker()
         other._alphas, other._two_stages = alphas_of(self._ranker, alpha), None
+        return other
+
+    def without_reranker(self) -> "Scorer":
+        """The same release, and the same item table, with lists in the order of the mix."""
+        other = copy(self)
+        other.reranker = None
         return other
 
     def encode(self, items: Sequence[CatalogueItem]) -> NDArray[np.float32]:
@@ -315,6 +334,8 @@ class Scorer:
                 same[f"p_{half}"] = _same_lists(lists, golden(RANKER, half), TOLERANCES[kind])
             vectors = self._encoder.run(["vectors"], golden(ITEM_ENCODER, "in"))[0]
             same["item vectors"] = close(vectors, golden(ITEM_ENCODER, "out")["vectors"], kind)
+            if self.reranker is not None:
+                same |= self._check_reranker(self.reranker, features)
         except Exception as error:
             raise UserError(f"release {self.release.path}: its golden inputs fail: {first_line(error)}") from error
         if different := [name for name, alike in same.items() if not alike]:
@@ -322,6 +343,18 @@ class Scorer:
                 f"release {self.release.path}: {self.device.upper()} gives other results than where it was exported "
                 f"({', '.join(different)}); try MMREC_PROVIDER=cpu, or export it with this version of ONNX Runtime"
             )
+
+    def _check_reranker(self, reranker: Reranker, features: Features) -> dict[str, bool]:
+        """Features and logits apart: two items that are as good as tied may change places, and their features jump."""
+        golden, kind = self.release.golden_of, self.release.manifest.compression
+        expected = golden(RERANKER, "out")
+        lists = Lists(**golden(RERANKER, "in"))  # type: ignore[arg-type]
+        found = candidate_features(features, lists, self.table.vectors, reranker.counts)
+        logits = reranker.logits(expected["features"].astype(np.float32))
+        return {
+            "features of candidates": close(found, expected["features"], kind),
+            "logits of candidates": close(logits, expected["logits"], kind),
+        }
 
     def _warm_up(self) -> None:
         for batch in WARM_BATCHES:

@@ -71,7 +71,8 @@ class Features:
 class Lists:
     """The best items of each user, best first. `scores` = α·`p_user` + (1 − α)·`p_item`.
 
-    A place whose score is not above 0 holds no recommendation: the user had fewer items left than asked for.
+    Where a re-ranker has ordered them, scores are its shares of what that gives to the candidates together. A place
+    whose score is not above 0 holds no recommendation: the user had fewer items left than asked for.
     """
 
     rows: NDArray[np.int64]
@@ -82,6 +83,10 @@ class Lists:
     p_item: NDArray[np.float32]
     alpha: NDArray[np.float32]
     """(batch,)."""
+
+    def places(self, some: slice) -> "Lists":
+        """The lists with some of their places."""
+        return Lists(self.rows[:, some], self.scores[:, some], self.p_user[:, some], self.p_item[:, some], self.alpha)
 
 
 def blank_features(batch: int, length: int) -> Features:

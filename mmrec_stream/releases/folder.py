@@ -38,6 +38,8 @@ GOLDEN = "golden.npz"
 REPURCHASES = "repurchases.npy"
 SIMILAR = "similar.npy"
 COMPLEMENTARY = "complementary.npy"
+RERANKER = "reranker.onnx"
+COUNTS = "counts.npy"
 
 FILES = (ITEM_ENCODER, USER_ENCODER, RANKER, ITEM_VECTORS, ITEMS, NEIGHBOURS, NEIGHBOUR_WEIGHTS, VOCABULARIES, GOLDEN)
 """What a release consists of, beside its manifest."""
@@ -52,8 +54,18 @@ ASSOCIATION = np.dtype([("item", "<i4"), ("weight", "<f4"), ("count", "<i4")])
 """One place in a row of `TABLES`: the item's row, −1 where there is none; its share of the row; and how often the two
 were seen together, 0 where content alone says it."""
 
+RERANKING = (RERANKER, COUNTS)
+"""What a release has where re-ranking gained, both or neither."""
+
+COUNTED = np.dtype(
+    [("of", "<i4"), ("item", "<i4"), ("users", "<f4"), ("after", "<f4"), ("before", "<f4"), ("next", "<f4")]
+)
+"""One entry of `COUNTS`, of a pair of items by their rows: how many users liked both; how often `item` came within five
+likings after `of`, and before it, each time weighing 1 / distance; and how often right after it. Sorted by `of`; each
+item's first entry is of the item itself, with how many liked it."""
+
 GRAPHS = (RANKER, USER_ENCODER, ITEM_ENCODER)
-"""The models among them."""
+"""The models among `FILES`."""
 
 MAX_MANIFEST_BYTES = 1 << 20
 """A manifest has a few kilobytes; more is not one, and is not read into memory."""
@@ -108,11 +120,14 @@ class Release:
     """What completes each item; as `similar`."""
     repurchases: NDArray[np.float32] | None = None
     """After how long each item is bought again, s, (items,), NaN where that is not known; None where of no item."""
+    counts: NDArray[np.void] | None = None
+    """What its re-ranker goes by, `COUNTED`; None where it has none."""
 
     def golden_of(self, graph: str, side: Literal["in", "out"] | Half) -> dict[str, NDArray[np.generic]]:
         """Golden inputs or outputs of a graph (one of `GRAPHS`), by the names of its tensors.
 
-        The user encoder has the ranker's inputs. Halves are the ranker's only.
+        The user encoder has the ranker's inputs. Halves are the ranker's only. Of the re-ranker, lists go in, of the
+        ranker's users, and the features of their places and the logits come out.
         """
         prefix = f"{graph.removesuffix('.onnx')}/{side}/"
         return {name.removeprefix(prefix): array for name, array in self.golden.items() if name.startswith(prefix)}
@@ -123,7 +138,7 @@ def write_release(folder: Path, files: Mapping[str, bytes], manifest: Manifest) 
 
     Args:
         folder: Where the release is to lie; its parent is created.
-        files: Content by file name: all of `FILES`, and what there is of `OPTIONAL`.
+        files: Content by file name: all of `FILES`, and what there is of `OPTIONAL` and `RERANKING`.
         manifest: What it says of itself; its `files` are filled in here.
 
     Returns:
@@ -254,6 +269,7 @@ def load_release(path: Path, expected: Expected = ANY) -> Release:
         }
         there = REPURCHASES in manifest.files
         repurchases = np.load(path / REPURCHASES, mmap_mode="r", allow_pickle=False) if there else None
+        counts = np.load(path / COUNTS, mmap_mode="r", allow_pickle=False) if COUNTS in manifest.files else None
         with np.load(path / GOLDEN, allow_pickle=False) as archive:
             golden = {name: archive[name] for name in archive.files}
     except (ValueError, OSError, KeyError, msgspec.DecodeError) as error:
@@ -274,6 +290,8 @@ def load_release(path: Path, expected: Expected = ANY) -> Release:
         _check_array(path, name, table, ASSOCIATION, (size.items, *table.shape[1:2]))
         if table.size and (table["item"].min() < -1 or table["item"].max() >= size.items):
             raise UserError(f"release {path}: {name} points outside the {size.items} items")
+    if counts is not None:
+        _check_counts(path, counts, size.items)
     return Release(
         path,
         manifest,
@@ -286,6 +304,7 @@ def load_release(path: Path, expected: Expected = ANY) -> Release:
         tables.get(SIMILAR),
         tables.get(COMPLEMENTARY),
         repurchases,
+        counts,
     )
 
 
@@ -316,7 +335,9 @@ def announcement(path: Path, keys: PublicKeys | None = None) -> ReleaseAnnouncem
 
 def unexpected(names: Iterable[str]) -> set[str]:
     """What of a release is missing, or does not belong to one."""
-    return (set(FILES) - set(names)) | (set(names) - set(FILES) - set(OPTIONAL))
+    there = set(names)
+    asked = set(FILES) | (set(RERANKING) if there & set(RERANKING) else set())
+    return (asked - there) | (there - asked - set(OPTIONAL))
 
 
 class _Versioned(msgspec.Struct):
@@ -353,6 +374,16 @@ def _verify_file(path: Path, name: str, expected: FileEntry) -> None:
 def _check_array(path: Path, name: str, array: NDArray[np.generic], dtype: DTypeLike, shape: tuple[int, ...]) -> None:
     if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
         raise UserError(f"release {path}: {name} is {array.dtype} {array.shape}, not {np.dtype(dtype)} {shape} by rows")
+
+
+def _check_counts(path: Path, counts: NDArray[np.void], items: int) -> None:
+    _check_array(path, COUNTS, counts, COUNTED, (len(counts),))
+    of, item = counts["of"], counts["item"]
+    first = np.r_[True, of[1:] != of[:-1]][: len(of)]
+    if len(of) and (min(of.min(), item.min()) < 0 or max(of.max(), item.max()) >= items):
+        raise UserError(f"release {path}: {COUNTS} points outside the {items} items")
+    if (np.diff(of) < 0).any() or (item[first] != of[first]).any():
+        raise UserError(f"release {path}: {COUNTS} is not in the order of its items; export the release again")
 
 
 def _write(file: Path, content: bytes) -> None:

@@ -26,7 +26,7 @@ from mmrec_stream.releases import (
     verify_release,
     write_release,
 )
-from mmrec_stream.releases.folder import ASSOCIATION, FILES, OPTIONAL
+from mmrec_stream.releases.folder import ASSOCIATION, COUNTED, FILES, OPTIONAL, RERANKING
 from mmrec_stream.releases.manifest import AlphaBucket, Dimensions, TrainingData
 
 NOW = 1_760_000_000_000
@@ -103,6 +103,37 @@ def test_a_release_without_tables_is_loaded_all_the_same(tmp_path: Path) -> None
     write_release(path, {name: content for name, content in contents().items() if name not in OPTIONAL}, manifest())
     loaded = load_release(path)
     assert (loaded.similar, loaded.complementary, loaded.repurchases) == (None, None, None)
+
+
+def reranking(*counts: tuple[int, int]) -> dict[str, bytes]:
+    entries = [(of, item, 1.0, 0.0, 0.0, 0.0) for of, item in counts]
+    return {"reranker.onnx": b"re-ranker", "counts.npy": _npy(np.array(entries, dtype=COUNTED))}
+
+
+def test_a_release_with_a_re_ranker_has_what_it_goes_by(tmp_path: Path) -> None:
+    write_release(tmp_path / "with", contents() | reranking((0, 0), (0, 2), (2, 2)), manifest())
+    counts = load_release(tmp_path / "with").counts
+    assert counts is not None
+    assert counts["item"].tolist() == [0, 2, 2]
+    for name in RERANKING:
+        alone = contents() | {name: reranking((0, 0))[name]}
+        with pytest.raises(UserError, match="missing or unknown"):
+            write_release(tmp_path / "half", alone, manifest())
+
+
+@pytest.mark.parametrize(
+    ("counts", "wrong"),
+    [
+        (((0, 0), (0, 3)), "points outside the 3 items"),
+        (((0, 0), (-1, 0)), "points outside the 3 items"),
+        (((1, 1), (0, 0)), "order of its items"),
+        (((0, 1),), "order of its items"),
+    ],
+)
+def test_counts_that_do_not_fit_are_refused(tmp_path: Path, counts: tuple[tuple[int, int], ...], wrong: str) -> None:
+    write_release(tmp_path / "wrong", contents() | reranking(*counts), manifest())
+    with pytest.raises(UserError, match=wrong):
+        load_release(tmp_path / "wrong")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,18 +18,27 @@ from mmrec_stream.ranking.repeats import DAY_S, Cycles, Repeats
 from mmrec_stream.ranking.scorer import Scorer
 from mmrec_stream.simulator import Shoppers, make_shop
 from tests.streams.bench import Bench
-from tests.tiny import NOW, tiny_release
+from tests.tiny import NOW, reranked_release, tiny_release
 
 PLACES = 5
 
 
 @pytest.mark.parametrize(
-    ("repeats", "learned"),
-    [(Repeats(), None), (Repeats(seen_s=0.0, bought_s=3_600.0), None), (Repeats(seen_s=0.0), 2.0 * DAY_S)],
-    ids=["new", "again", "when due"],
+    ("release", "repeats", "learned"),
+    [
+        (tiny_release, Repeats(), None),
+        (tiny_release, Repeats(seen_s=0.0, bought_s=3_600.0), None),
+        (tiny_release, Repeats(seen_s=0.0), 2.0 * DAY_S),
+        (reranked_release, Repeats(), None),
+    ],
+    ids=["new", "again", "when due", "re-ranked"],
 )
 async def test_a_worker_serves_what_evaluation_judges(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, repeats: Repeats, learned: float | None
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+    release: Callable[[], Path],
+    repeats: Repeats,
+    learned: float | None,
 ) -> None:
     """Also of histories that the ring and the ranker cut, of carts and purchases, and of items without an own event."""
     shop = make_shop(60, seed=3)
@@ -46,7 +57,7 @@ async def test_a_worker_serves_what_evaluation_judges(
     cases = Cases(log, users.astype(np.int32), offsets[users], ends, log.times[ends - 1], none)
     assert cases.lengths.max() > RING
     assert cases.lengths.min() < RING
-    judged = serve(release_that(learned), dataset, cases, PLACES, repeats=repeats)
+    judged = serve(loaded(release(), learned), dataset, cases, PLACES, repeats=repeats)
 
     moments = {dataset.user_ids[user]: int(when) for user, when in zip(users.tolist(), cases.times, strict=True)}
     recommend = Recommender.recommend
@@ -60,7 +71,7 @@ async def test_a_worker_serves_what_evaluation_judges(
 
     monkeypatch.setattr(Recommender, "recommend", at_the_newest_event)
     bench.recommender._repeats = repeats
-    scorer = release_that(learned)
+    scorer = loaded(release(), learned)
     scorer.add_items(list(shop))
     bench.recommender.serve(scorer)
     served = await lists_of(bench, events, set(moments))
@@ -69,9 +80,9 @@ async def test_a_worker_serves_what_evaluation_judges(
         assert served[dataset.user_ids[user]] == [ids[item] for item in judged[case] if item >= 0]
 
 
-def release_that(learned: float | None) -> Scorer:
+def loaded(release: Path, learned: float | None) -> Scorer:
     """A release; where something is `learned`, every item is bought again after so many seconds."""
-    scorer = Scorer.load(tiny_release(), provider="cpu", threads=1)
+    scorer = Scorer.load(release, provider="cpu", threads=1)
     if learned is not None:
         scorer.cycles = Cycles.of(scorer.table.keys, np.full(len(scorer.table), learned))
     return scorer
