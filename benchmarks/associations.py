@@ -20,7 +20,9 @@ from benchmarks.results import Report, Target
 from mmrec_stream.contracts.behaviour import BehaviourEvent, EventType, Forget
 from mmrec_stream.data.dataset import Dataset, Interactions, from_events
 from mmrec_stream.data.item_item import cosine_cooccurrence, description_terms, unit_rows
+from mmrec_stream.data.repurchases import repurchase_intervals
 from mmrec_stream.evaluation.metrics import Figure, bootstrap
+from mmrec_stream.ranking.repeats import DAY_S, Repeats
 from mmrec_stream.replay.mapping import builtin
 from mmrec_stream.replay.reading import Source, read_events, read_items
 from mmrec_stream.replay.rows import Reject
@@ -65,7 +67,9 @@ def command(
     """Judge the tables on Online Retail, REES46 and the synthetic shop."""
     report = Report("associations", quick=quick)
     folder = data_folder()
-    _online_retail(report, folder / "uci_online_retail" / "online_retail.parquet", 500 if quick else BASKETS)
+    online_retail = folder / "uci_online_retail" / "online_retail.parquet"
+    _online_retail(report, online_retail, 500 if quick else BASKETS)
+    _bought_again(report, online_retail)
     _rees46(report, folder / "rees46_2019oct_sample" / "2019-Oct_first_rows.csv")
     _known_pairs(report)
     _by_taste(report, 0.1 if quick else minutes)
@@ -114,6 +118,30 @@ def _online_retail(report: Report, path: Path, most: int) -> None:
             found = _recall(_scores(system, asked), asked, wanted)
             mean = _mean(found)
             report.add(f"baskets.{case}", name, mean.value, "", low=mean.low, high=mean.high, baskets=len(found))
+
+
+def _bought_again(report: Report, path: Path) -> None:
+    """How many repurchases of the last fifth of the time a list might have had, by learned intervals and by a month."""
+    dataset = _read("online-retail", path, None)
+    log = dataset.interactions.where(dataset.interactions.types == EventType.PURCHASE)
+    cut = int(np.quantile(log.times, 0.8))
+    known = log.where(log.times < cut)
+    learned = repurchase_intervals(known, dataset.items, None)
+    pair = log.users.astype(np.int64) * dataset.items + log.items
+    order = np.lexsort((log.times, pair))
+    pair, times, items = pair[order], log.times[order], log.items[order]
+    gaps_s = np.diff(times) / 1000
+    again = (pair[1:] == pair[:-1]) & (gaps_s > DAY_S) & (times[1:] >= cut)
+    holders = np.bincount(np.unique(known.users.astype(np.int64) * dataset.items + known.items) % dataset.items)
+    month = Repeats().bought_s
+    stays = np.where(np.isnan(learned), month, learned)
+    mean = float(np.average(stays[: len(holders)], weights=holders))
+    report.add("bought again.items with an interval", "learned", float((~np.isnan(learned)).mean()), "of items")
+    rules = {"learned": stays, "as long for all": np.full(len(stays), mean), "a month": np.full(len(stays), month)}
+    for name, kept in rules.items():
+        due = gaps_s[again] >= kept[items[1:][again]]
+        out = float(np.average(kept[: len(holders)], weights=holders)) / DAY_S
+        report.add("bought again.when it is due", name, float(due.mean()), "", cases=int(again.sum()), days_out=out)
 
 
 def _rees46(report: Report, path: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmrec_stream.data.item_item import description_terms
+from mmrec_stream.data.repurchases import repurchase_intervals
 from mmrec_stream.data.splits import next_clicks
 from mmrec_stream.ranking.reranking import CANDIDATES, Counts, candidate_features
 from mmrec_stream.ranking.scorer import HALVES, OUTPUTS, alphas_of
@@ -100,6 +101,7 @@ def build_release(model: TrainedModel, store: Path, created_ms: int, version: st
         folder.NEIGHBOURS: model.neighbours,
         folder.NEIGHBOUR_WEIGHTS: model.released_weights,
         **related_tables(model),
+        **repurchases(model),
     }
     if model.reranking is not None:
         arrays[folder.COUNTS] = model.reranking.counts.entries
@@ -124,6 +126,16 @@ def related_tables(model: TrainedModel) -> dict[str, NDArray[np.void]]:
         folder.SIMILAR: similar_table(log, likeness),
         folder.COMPLEMENTARY: complementary_table(log, [item.category for item in catalogue], model.vectors),
     }
+
+
+def repurchases(model: TrainedModel) -> dict[str, NDArray[np.float32]]:
+    """After how long items are bought again, by file name; none where the log does not say."""
+    dataset = model.dataset
+    if not dataset.timed:
+        return {}
+    categories = [item.category for item in model.inputs.catalogue]
+    found = repurchase_intervals(dataset.interactions, dataset.items, categories)
+    return {} if np.isnan(found).all() else {folder.REPURCHASES: found}
 
 
 def golden(model: TrainedModel, files: Mapping[str, bytes]) -> Arrays:

@@ -231,7 +231,7 @@ def _folder(settings: "Settings", release: str) -> Path:
 
 
 def _facts(manifest: "Manifest") -> dict[str, str]:
-    from mmrec_stream.releases.folder import RERANKER, TABLES
+    from mmrec_stream.releases.folder import OPTIONAL, RERANKER
 
     size, data = manifest.dimensions, manifest.data
     return {
@@ -240,7 +240,7 @@ def _facts(manifest: "Manifest") -> dict[str, str]:
         "format": f"{manifest.format}, opset {manifest.opset}, {manifest.compression}",
         "size": f"{size.items} products, vectors of {size.vector}, {size.neighbours} neighbours, "
         f"histories of {size.history}",
-        "tables": ", ".join(name.removesuffix(".npy") for name in TABLES if name in manifest.files) or "none",
+        "tables": ", ".join(name.removesuffix(".npy") for name in OPTIONAL if name in manifest.files) or "none",
         "re-ranker": "yes" if RERANKER in manifest.files else "none",
         "encoders": ", ".join(f"{name}: {encoder}" for name, encoder in manifest.encoders.items()),
         "users": manifest.user_encoder,

@@ -36,7 +36,7 @@ def serve(
         dataset: What the cases are about.
         cases: Whom to recommend to, and when.
         length: Places of a list.
-        repeats: When an item that a user has had may come back, as workers are told.
+        repeats: When an item that a user has had may come back, as workers are told; the release may know more.
         progress: Called with how many cases are done.
     """
     known = set(scorer.table.ids)
@@ -47,7 +47,7 @@ def serve(
     lists = scorer.release.vocabularies
     facts = ItemFacts.of(list(dataset.item_ids), list(catalogue), lists["categories"], lists["brands"])
     labels = Labels(lists["categories"]), Labels(lists["brands"])
-    features = requests(cases, scorer.table, facts, labels, scorer.max_history, repeats)
+    features = requests(cases, scorer.table, facts, labels, scorer.max_history, repeats.learned(scorer.cycles))
     row_of_item = scorer.table.rows(id_keys(dataset.item_ids))
     item_of_row = np.full(len(scorer.table), -2, dtype=np.int32)  # −2: in the release, but not in this data
     item_of_row[row_of_item] = np.arange(dataset.items)

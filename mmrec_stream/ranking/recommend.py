@@ -150,7 +150,7 @@ class Recommender:
         with self._batch:
             live, tried = self._live, self._tried
             if live is None:
-                return self._popular_slates(users, records, now_ms, NO_RELEASE, self._policy)
+                return self._popular_slates(users, records, now_ms, None, self._policy)
             if tried is None:
                 return self.slates(live, users, records, now_ms)
             tried.told(users, records, now_ms)
@@ -190,14 +190,14 @@ class Recommender:
             arm.categories,
             arm.brands,
             now_ms=now_ms,
-            repeats=self._repeats,
+            repeats=self._repeats.learned(scorer.cycles),
             max_history=scorer.max_history,
             tastes=self._tastes,
         )
         version = scorer.version
         strangers = np.flatnonzero(~known)
         names = [users[stranger] for stranger in strangers.tolist()]
-        popular = iter(self._popular_slates(names, records[strangers], now_ms, version, policy))
+        popular = iter(self._popular_slates(names, records[strangers], now_ms, scorer, policy))
         if len(strangers) == len(records):
             return list(popular)
         wanted = self._list_size if policy is None or not policy.chooses else max(POOL, self._list_size)
@@ -241,7 +241,7 @@ class Recommender:
         Where rules leave nothing, what is popular and passes those that are required.
         """
         rows, table, fits = lists.rows[places], scorer.table, policy.rules
-        barred = barred_keys(records, np.array(now_ms // 1000), self._repeats)
+        barred = barred_keys(records, np.array(now_ms // 1000), self._repeats.learned(scorer.cycles))
         viewers = self._viewers(policy, users, records)
         chosen = policy.choose_all(
             viewers,
@@ -286,11 +286,12 @@ class Recommender:
         return replace(slate, policy=f"{policy.name}/{FALLBACK}")
 
     def _popular_slates(
-        self, users: Sequence[str], records: Records, now_ms: int, release: str, policy: Policy | None
+        self, users: Sequence[str], records: Records, now_ms: int, scorer: Scorer | None, policy: Policy | None
     ) -> list[Slate]:
         if not len(records):
             return []
-        barred = barred_keys(records, np.array(now_ms // 1000), self._repeats)
+        release, cycles = (scorer.version, scorer.cycles) if scorer else (NO_RELEASE, None)
+        barred = barred_keys(records, np.array(now_ms // 1000), self._repeats.learned(cycles))
         if policy is None:
             return [self._popular_slate(each, release) for each in barred]
         ids, keys, shares = self._popular_items()

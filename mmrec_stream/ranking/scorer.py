@@ -20,6 +20,7 @@ from mmrec_stream.ranking.approximate import PROBED_USERS
 from mmrec_stream.ranking.content import Vocabularies, content_key, encoded
 from mmrec_stream.ranking.items import ItemTable
 from mmrec_stream.ranking.providers import Device, choose_device, session_on
+from mmrec_stream.ranking.repeats import Cycles
 from mmrec_stream.ranking.reranking import CANDIDATES, Counts, Reranker, candidate_features
 from mmrec_stream.ranking.retrieval import Retrieval
 from mmrec_stream.ranking.types import TOLERANCES, Features, Lists, blank_features, close
@@ -82,6 +83,10 @@ class Scorer:
         self._threads = threads
         self.vocabularies = Vocabularies.of(release.vocabularies)
         self.table = ItemTable(release.item_ids, release.item_vectors, release.neighbours, release.neighbour_weights)
+        self.cycles: Cycles | None = None
+        """After how long items are bought again."""
+        if release.repurchases is not None:
+            self.cycles = Cycles.of(id_keys(release.item_ids), release.repurchases)
         self._contents = np.zeros(len(self.table), dtype=np.uint64)
         """What each item's vector was made of, `content_key` by row; 0 where no catalogue record was seen."""
         self._alphas: dict[str, NDArray[np.float32]] = {}

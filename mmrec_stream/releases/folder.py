@@ -35,6 +35,7 @@ NEIGHBOURS = "neighbours.npy"
 NEIGHBOUR_WEIGHTS = "neighbour_weights.npy"
 VOCABULARIES = "vocabularies.json"
 GOLDEN = "golden.npz"
+REPURCHASES = "repurchases.npy"
 SIMILAR = "similar.npy"
 COMPLEMENTARY = "complementary.npy"
 RERANKER = "reranker.onnx"
@@ -45,6 +46,9 @@ FILES = (ITEM_ENCODER, USER_ENCODER, RANKER, ITEM_VECTORS, ITEMS, NEIGHBOURS, NE
 
 TABLES = (SIMILAR, COMPLEMENTARY)
 """What it may have besides: which items go with each. A release of a version that made none serves all the same."""
+
+OPTIONAL = (*TABLES, REPURCHASES)
+"""Everything that it may have besides; the last where its log says what is bought again."""
 
 ASSOCIATION = np.dtype([("item", "<i4"), ("weight", "<f4"), ("count", "<i4")])
 """One place in a row of `TABLES`: the item's row, −1 where there is none; its share of the row; and how often the two
@@ -114,6 +118,8 @@ class Release:
     """What is like each item, `ASSOCIATION` by weight, (items, any number); None where there is no such table."""
     complementary: NDArray[np.void] | None = None
     """What completes each item; as `similar`."""
+    repurchases: NDArray[np.float32] | None = None
+    """After how long each item is bought again, s, (items,), NaN where that is not known; None where of no item."""
     counts: NDArray[np.void] | None = None
     """What its re-ranker goes by, `COUNTED`; None where it has none."""
 
@@ -132,7 +138,7 @@ def write_release(folder: Path, files: Mapping[str, bytes], manifest: Manifest) 
 
     Args:
         folder: Where the release is to lie; its parent is created.
-        files: Content by file name: all of `FILES`, and `TABLES` and `RERANKING` where there are.
+        files: Content by file name: all of `FILES`, and what there is of `OPTIONAL` and `RERANKING`.
         manifest: What it says of itself; its `files` are filled in here.
 
     Returns:
@@ -261,6 +267,8 @@ def load_release(path: Path, expected: Expected = ANY) -> Release:
         tables = {
             name: np.load(path / name, mmap_mode="r", allow_pickle=False) for name in TABLES if name in manifest.files
         }
+        there = REPURCHASES in manifest.files
+        repurchases = np.load(path / REPURCHASES, mmap_mode="r", allow_pickle=False) if there else None
         counts = np.load(path / COUNTS, mmap_mode="r", allow_pickle=False) if COUNTS in manifest.files else None
         with np.load(path / GOLDEN, allow_pickle=False) as archive:
             golden = {name: archive[name] for name in archive.files}
@@ -274,6 +282,10 @@ def load_release(path: Path, expected: Expected = ANY) -> Release:
         raise UserError(f"release {path}: {ITEMS} does not have {size.items} different ids")
     if size.items and (neighbours.min() < -1 or neighbours.max() >= size.items):
         raise UserError(f"release {path}: {NEIGHBOURS} points outside the {size.items} items")
+    if repurchases is not None:
+        _check_array(path, REPURCHASES, repurchases, np.float32, (size.items,))
+        if (repurchases <= 0).any():
+            raise UserError(f"release {path}: {REPURCHASES} has an interval that is not above 0")
     for name, table in tables.items():
         _check_array(path, name, table, ASSOCIATION, (size.items, *table.shape[1:2]))
         if table.size and (table["item"].min() < -1 or table["item"].max() >= size.items):
@@ -291,6 +303,7 @@ def load_release(path: Path, expected: Expected = ANY) -> Release:
         golden,
         tables.get(SIMILAR),
         tables.get(COMPLEMENTARY),
+        repurchases,
         counts,
     )
 
@@ -324,7 +337,7 @@ def unexpected(names: Iterable[str]) -> set[str]:
     """What of a release is missing, or does not belong to one."""
     there = set(names)
     asked = set(FILES) | (set(RERANKING) if there & set(RERANKING) else set())
-    return (asked - there) | (there - asked - set(TABLES))
+    return (asked - there) | (there - asked - set(OPTIONAL))
 
 
 class _Versioned(msgspec.Struct):

@@ -14,10 +14,10 @@ import torch
 import typer
 from typer.testing import CliRunner, Result
 
-from mmrec_stream.contracts.behaviour import Click, encode_event
+from mmrec_stream.contracts.behaviour import Click, EventType, encode_event
 from mmrec_stream.contracts.catalogue import CatalogueItem, encode_item
 from mmrec_stream.contracts.releases import decode_release
-from mmrec_stream.data.dataset import Dataset
+from mmrec_stream.data.dataset import DAY_MS, Dataset, Interactions
 from mmrec_stream.errors import UserError
 from mmrec_stream.evaluation import metrics
 from mmrec_stream.kafka.clients import BatchProducer
@@ -26,7 +26,7 @@ from mmrec_stream.operations.rollouts import announce_release
 from mmrec_stream.ranking.scorer import Scorer
 from mmrec_stream.ranking.types import blank_features
 from mmrec_stream.releases import Expected, list_releases, load_release, verify_release
-from mmrec_stream.releases.folder import FILES, GRAPHS, TABLES
+from mmrec_stream.releases.folder import GRAPHS
 from mmrec_stream.settings import Settings
 from mmrec_stream.simulator import Shoppers, make_shop
 from mmrec_stream.topics import Topics
@@ -36,7 +36,7 @@ from model_export.export import RANKER_SHAPES, export_ranker, random_inputs, ser
 from model_export.gate import judge_release, verdict
 from model_export.hybrid import case_features
 from model_export.ranker import BUCKETS, Ranker, Request, Table
-from model_export.release import build_release
+from model_export.release import build_release, repurchases
 from model_export.rounds import interval_seconds, keep_training, release_split, train_round
 from model_export.users import UserModel
 from tests.tiny import NOW, TINY, tiny_dataset, tiny_model, tiny_release
@@ -70,6 +70,28 @@ def test_the_manifest_says_what_the_release_is() -> None:
     assert shapes["item_vectors"] == ["items", 16]
 
 
+def test_a_release_knows_after_how_long_items_are_bought_again(tmp_path: Path) -> None:
+    model = tiny_model()
+    dataset = model.dataset
+    users = np.repeat(np.arange(20), 2)
+    times = NOW - np.tile([12, 0], 20) * DAY_MS
+    kinds = np.full(40, EventType.PURCHASE, dtype=np.int8)
+    log = dataset.interactions.where(dataset.interactions.types != EventType.PURCHASE)
+    bought = Interactions.of(
+        np.r_[log.users, users],
+        np.r_[log.items, np.full(40, 3)],
+        np.r_[log.times, times],
+        np.r_[log.types, kinds],
+        np.r_[log.ratings, np.zeros(40)],
+    )
+    timed = replace(dataset, interactions=bought, timed=True)
+    scorer = Scorer.load(build_release(replace(model, dataset=timed), tmp_path, NOW, "again"), provider="cpu")
+    key = np.array([scorer.table.keys[3]])
+    assert scorer.cycles is not None
+    assert scorer.cycles.of_items(key, 0.0).tolist() == [12 * DAY_MS / 1000]
+    assert repurchases(replace(model, dataset=replace(timed, timed=False))) == {}
+
+
 def test_the_graphs_tell_nothing_of_where_they_were_made() -> None:
     for name in GRAPHS:
         content = (tiny_release() / name).read_bytes()
@@ -82,7 +104,7 @@ def test_the_graphs_tell_nothing_of_where_they_were_made() -> None:
 
 def test_the_same_model_gives_the_same_files(tmp_path: Path) -> None:
     again = build_release(tiny_model(), tmp_path, NOW, "tiny-1")
-    for name in (*FILES, *TABLES):
+    for name in load_release(tiny_release()).manifest.files:
         assert (again / name).read_bytes() == (tiny_release() / name).read_bytes(), name
 
 

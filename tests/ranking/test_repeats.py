@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from mmrec_stream.contracts.behaviour import AddToCart, BehaviourEvent, Purchase, RemoveFromCart, Return, View
-from mmrec_stream.contracts.identity import id_key
+from mmrec_stream.contracts.identity import id_key, id_keys
 from mmrec_stream.profiles import record as profile
 from mmrec_stream.profiles.columns import columns_of
 from mmrec_stream.profiles.fold import fold
-from mmrec_stream.ranking.repeats import DAY_S, Repeats, barred_keys
+from mmrec_stream.ranking.repeats import DAY_S, Cycles, Repeats, barred_keys
 
 NOW_S = 1_760_000_000
 DEFAULT = Repeats()
@@ -67,3 +67,28 @@ def test_each_profile_is_asked_at_its_own_moment() -> None:
     fold(records, np.array([0, 1]), columns_of([view("lamp", 20), view("lamp", 20)], [0, 1]), source=1)
     keys = barred_keys(records, np.array([NOW_S, NOW_S + 11 * DAY_S]), DEFAULT)
     assert (keys == id_key("lamp")).any(axis=1).tolist() == [True, False]
+
+
+LEARNED = Cycles.of(id_keys(["rug", "vase", "lamp"]), np.array([np.nan, 60 * DAY_S, 10 * DAY_S]))
+
+
+@pytest.mark.parametrize(
+    ("events", "repeats", "out"),
+    [
+        ([bought("lamp", 9), bought("rug", 29)], DEFAULT, {"lamp", "rug"}),
+        ([bought("lamp", 11), bought("rug", 29)], DEFAULT, {"rug"}),
+        ([bought("lamp", 11), bought("rug", 31)], DEFAULT, set()),
+        ([bought("lamp", 11), view("lamp", 9)], DEFAULT, {"lamp"}),
+        ([bought("lamp", 1)], Repeats.of_days(0, 0), set()),
+        ([cart("lamp", 90)], DEFAULT, {"lamp"}),
+    ],
+)
+def test_what_is_bought_again_comes_back_when_it_is_due(
+    events: list[BehaviourEvent], repeats: Repeats, out: set[str]
+) -> None:
+    assert kept_out(events, repeats.learned(LEARNED)) == out
+
+
+def test_a_release_that_has_learned_nothing_changes_nothing() -> None:
+    assert Cycles.of(id_keys(["lamp"]), np.array([np.nan])) is None
+    assert DEFAULT.learned(None) == DEFAULT

@@ -26,7 +26,7 @@ from mmrec_stream.releases import (
     verify_release,
     write_release,
 )
-from mmrec_stream.releases.folder import ASSOCIATION, COUNTED, FILES, RERANKING, TABLES
+from mmrec_stream.releases.folder import ASSOCIATION, COUNTED, FILES, OPTIONAL, RERANKING
 from mmrec_stream.releases.manifest import AlphaBucket, Dimensions, TrainingData
 
 NOW = 1_760_000_000_000
@@ -51,6 +51,7 @@ def contents() -> dict[str, bytes]:
         "neighbour_weights.npy": _npy(np.zeros((3, 2), dtype=np.float32)),
         "vocabularies.json": b'{"tokens":["red"]}',
         "golden.npz": archive.getvalue(),
+        "repurchases.npy": _npy(np.array([86_400, np.nan, np.nan], dtype=np.float32)),
         "similar.npy": _npy(np.array([[(1, 1.0, 3)], [(-1, 0.0, 0)], [(0, 1.0, 0)]], dtype=ASSOCIATION)),
         "complementary.npy": _npy(np.array([[(2, 1.0, 5)], [(-1, 0.0, 0)], [(-1, 0.0, 0)]], dtype=ASSOCIATION)),
     }
@@ -92,14 +93,16 @@ def test_what_was_written_is_loaded(release: Path) -> None:
     assert loaded.similar["item"].tolist() == [[1], [-1], [0]]
     assert loaded.complementary is not None
     assert loaded.complementary[0, 0].tolist() == (2, 1.0, 5)
-    assert set(loaded.manifest.files) == {*FILES, *TABLES}
+    assert loaded.repurchases is not None
+    assert np.nan_to_num(loaded.repurchases, nan=-1.0).tolist() == [86_400.0, -1.0, -1.0]
+    assert set(loaded.manifest.files) == {*FILES, *OPTIONAL}
 
 
 def test_a_release_without_tables_is_loaded_all_the_same(tmp_path: Path) -> None:
     path = tmp_path / "older"
-    write_release(path, {name: content for name, content in contents().items() if name not in TABLES}, manifest())
+    write_release(path, {name: content for name, content in contents().items() if name not in OPTIONAL}, manifest())
     loaded = load_release(path)
-    assert (loaded.similar, loaded.complementary) == (None, None)
+    assert (loaded.similar, loaded.complementary, loaded.repurchases) == (None, None, None)
 
 
 def reranking(*counts: tuple[int, int]) -> dict[str, bytes]:
@@ -147,6 +150,20 @@ def test_a_table_that_does_not_fit_is_refused(tmp_path: Path, table: np.ndarray,
         load_release(tmp_path / "wrong")
 
 
+@pytest.mark.parametrize(
+    ("intervals", "wrong"),
+    [
+        (np.array([1.0, 0.0, np.nan], dtype=np.float32), "not above 0"),
+        (np.ones(2, dtype=np.float32), "repurchases.npy is"),
+        (np.ones(3), "repurchases.npy is float64"),
+    ],
+)
+def test_intervals_that_do_not_fit_are_refused(tmp_path: Path, intervals: np.ndarray, wrong: str) -> None:
+    write_release(tmp_path / "wrong", contents() | {"repurchases.npy": _npy(intervals)}, manifest())
+    with pytest.raises(UserError, match=wrong):
+        load_release(tmp_path / "wrong")
+
+
 def test_the_same_content_gives_the_same_bytes(release: Path, tmp_path: Path) -> None:
     write_release(tmp_path / "again", contents(), manifest())
     for file in release.iterdir():
@@ -163,7 +180,7 @@ def test_the_announcement_names_the_manifest_by_hash(release: Path) -> None:
         verify_release(release, Expected(version="another"))
 
 
-@pytest.mark.parametrize("name", [*FILES, *TABLES])
+@pytest.mark.parametrize("name", [*FILES, *OPTIONAL])
 def test_a_changed_file_is_refused_by_name(release: Path, name: str) -> None:
     file = release / name
     changed = bytearray(file.read_bytes())
@@ -173,7 +190,7 @@ def test_a_changed_file_is_refused_by_name(release: Path, name: str) -> None:
         load_release(release)
 
 
-@pytest.mark.parametrize("name", [*FILES, *TABLES])
+@pytest.mark.parametrize("name", [*FILES, *OPTIONAL])
 def test_a_truncated_or_missing_file_is_refused_by_name(release: Path, name: str) -> None:
     file = release / name
     file.write_bytes(file.read_bytes()[:-1])

@@ -14,7 +14,7 @@ from mmrec_stream.data.splits import Cases, Ragged
 from mmrec_stream.evaluation.serving import serve
 from mmrec_stream.profiles.record import RING, Records
 from mmrec_stream.ranking.recommend import Recommender, Slate
-from mmrec_stream.ranking.repeats import Repeats
+from mmrec_stream.ranking.repeats import DAY_S, Cycles, Repeats
 from mmrec_stream.ranking.scorer import Scorer
 from mmrec_stream.simulator import Shoppers, make_shop
 from tests.streams.bench import Bench
@@ -24,16 +24,21 @@ PLACES = 5
 
 
 @pytest.mark.parametrize(
-    ("release", "repeats"),
+    ("release", "repeats", "learned"),
     [
-        (tiny_release, Repeats()),
-        (tiny_release, Repeats(seen_s=0.0, bought_s=3_600.0)),
-        (reranked_release, Repeats()),
+        (tiny_release, Repeats(), None),
+        (tiny_release, Repeats(seen_s=0.0, bought_s=3_600.0), None),
+        (tiny_release, Repeats(seen_s=0.0), 2.0 * DAY_S),
+        (reranked_release, Repeats(), None),
     ],
-    ids=["new", "again", "re-ranked"],
+    ids=["new", "again", "when due", "re-ranked"],
 )
 async def test_a_worker_serves_what_evaluation_judges(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, release: Callable[[], Path], repeats: Repeats
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+    release: Callable[[], Path],
+    repeats: Repeats,
+    learned: float | None,
 ) -> None:
     """Also of histories that the ring and the ranker cut, of carts and purchases, and of items without an own event."""
     shop = make_shop(60, seed=3)
@@ -52,7 +57,7 @@ async def test_a_worker_serves_what_evaluation_judges(
     cases = Cases(log, users.astype(np.int32), offsets[users], ends, log.times[ends - 1], none)
     assert cases.lengths.max() > RING
     assert cases.lengths.min() < RING
-    judged = serve(Scorer.load(release(), provider="cpu", threads=1), dataset, cases, PLACES, repeats=repeats)
+    judged = serve(loaded(release(), learned), dataset, cases, PLACES, repeats=repeats)
 
     moments = {dataset.user_ids[user]: int(when) for user, when in zip(users.tolist(), cases.times, strict=True)}
     recommend = Recommender.recommend
@@ -66,13 +71,21 @@ async def test_a_worker_serves_what_evaluation_judges(
 
     monkeypatch.setattr(Recommender, "recommend", at_the_newest_event)
     bench.recommender._repeats = repeats
-    scorer = Scorer.load(release(), provider="cpu", threads=1)
+    scorer = loaded(release(), learned)
     scorer.add_items(list(shop))
     bench.recommender.serve(scorer)
     served = await lists_of(bench, events, set(moments))
     ids = dataset.item_ids
     for case, user in enumerate(users.tolist()):
         assert served[dataset.user_ids[user]] == [ids[item] for item in judged[case] if item >= 0]
+
+
+def loaded(release: Path, learned: float | None) -> Scorer:
+    """A release; where something is `learned`, every item is bought again after so many seconds."""
+    scorer = Scorer.load(release, provider="cpu", threads=1)
+    if learned is not None:
+        scorer.cycles = Cycles.of(scorer.table.keys, np.full(len(scorer.table), learned))
+    return scorer
 
 
 async def lists_of(bench: Bench, events: list[BehaviourEvent], users: set[str]) -> dict[str, list[str]]:
