@@ -1,6 +1,7 @@
 """A re-ranker is learned where there is something to learn, and left out where there is not."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,10 @@ from mmrec_stream.evaluation import metrics
 from mmrec_stream.profiles.record import RING
 from mmrec_stream.ranking.reranking import NAMES
 from mmrec_stream.ranking.scorer import Scorer
+from mmrec_stream.ranking.types import blank_features
+from mmrec_stream.releases.manifest import Compression
 from model_export import reranker, reranking
+from model_export.compress import compress_release
 from model_export.gate import judge_release
 from model_export.hybrid import TrainedModel
 from model_export.reranker import counts_of
@@ -101,3 +105,13 @@ def test_a_release_serves_the_order_that_was_learned() -> None:
     mixed = metrics.top_lists(model.score(cases), 10, banned, order)
     assert (lists[:, 0] != mixed[:, 0]).any()
     assert np.isclose(served.mean(), trained.mean(), atol=0.005)
+
+
+@pytest.mark.parametrize("compression", ["fp16", "int8"])
+def test_variants_of_a_release_keep_its_re_ranker(tmp_path: Path, compression: Compression) -> None:
+    variant = compress_release(reranked_release(), compression, tmp_path)
+    scorer, full = (Scorer.load(path, provider="cpu", threads=1) for path in (variant, reranked_release()))
+    assert scorer.reranker is not None
+    features = blank_features(1, 5)
+    found, expected = scorer.run(features, 5), full.run(features, 5)
+    assert len(np.intersect1d(found.rows, expected.rows)) >= 4
