@@ -1,9 +1,12 @@
 """What system and interpreter are asked to do for our processes: children end with us, freed memory goes back."""
 
+import contextlib
 import ctypes
 import gc
+import os
 import signal
 import sys
+import threading
 
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 _PR_SET_PDEATHSIG = 1
@@ -12,6 +15,9 @@ YOUNG = 50_000
 """Objects that come together before cycles are looked for among them. With the default, 700, that took a fifth of a
 busy worker's time, whose fetches make tens of thousands of objects that die together, and thousands of open streams
 stopped a gateway for a quarter of a second every few seconds."""
+
+MODEST = 10
+"""Niceness of work that nobody waits for: where processors are short, it has a tenth of the share of other threads."""
 
 SWITCH_S = 0.0005
 """How long a thread may wait for another one that holds the interpreter; 5 ms by default, which the short critical
@@ -22,6 +28,18 @@ def die_with_parent() -> None:
     """Runs in the child (`preexec_fn`): have the kernel kill it when we die, however we die (`prctl(2)`; Linux)."""
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def step_back() -> None:
+    """Have the calling thread run, from now on, on what other threads leave of the processors (Linux).
+
+    For work that holds the interpreter little: whoever waits for that has to wait until such a thread is let on.
+    Threads that it starts are as modest, pools of libraries included.
+    """
+    if sys.platform == "linux":  # where each thread has a niceness of its own
+        with contextlib.suppress(OSError):  # a sandbox may forbid it, and the work is done all the same
+            thread = threading.get_native_id()
+            os.setpriority(os.PRIO_PROCESS, thread, max(os.getpriority(os.PRIO_PROCESS, thread), MODEST))
 
 
 def give_back_memory() -> None:

@@ -5,6 +5,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -22,6 +24,7 @@ from mmrec_stream.kafka.reader import read_batches, spans
 from mmrec_stream.pictures.sources import sources_of
 from mmrec_stream.policies.book import RuleBook
 from mmrec_stream.policies.policy import Policy
+from mmrec_stream.processes import step_back
 from mmrec_stream.profiles.columns import EventColumns
 from mmrec_stream.profiles.shown import Shown
 from mmrec_stream.profiles.tastes import Tastes
@@ -32,12 +35,17 @@ from mmrec_stream.ranking.recommend import Recommender
 from mmrec_stream.ranking.repeats import Repeats
 from mmrec_stream.ranking.scorer import Scorer
 from mmrec_stream.releases.access import check_access, opened
+from mmrec_stream.releases.folder import Expected
 from mmrec_stream.settings import Settings
 from mmrec_stream.topics import Topics
 from streams.encoding import ENCODE_BATCH, Encoding
 from streams.followers import Follower, catalogue_changes
 from streams.metrics import Metrics
 from streams.rollouts import Rollouts
+
+BREATH_S = 0.003
+"""Pause after each batch of products that a release to come is told of, twice what telling takes: the event loop needs
+the interpreter between. A million products take 12 s longer, which nobody waits for while another release serves."""
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +90,7 @@ class Serving:
         )
         # Held while the catalogue or the serving release changes, so that no item falls between the two.
         self._changing = threading.Lock()
+        self._loading = ThreadPoolExecutor(1, "load", initializer=step_back)
         self._catalogue_follower = Follower(settings, self._topics.catalogue, self._on_catalogue, self._turn)
         self._rules = RuleBook()
         self._policy: Policy | None = None
@@ -118,6 +127,7 @@ class Serving:
         self._rules_follower.stop()
         self.encoding.stop()
         self.rollouts.stop()
+        self._loading.shutdown()
 
     def acted(self, columns: EventColumns, fresh: NDArray[np.bool_]) -> None:
         """Take what users have done; `fresh` are the events that count for the first time."""
@@ -221,7 +231,7 @@ class Serving:
         """Load a release, and hand it to `take` when it knows the whole catalogue."""
         settings, topic = self._settings, self._topics.catalogue
         with opened(announced, settings, self._stopping.is_set) as (path, expected):
-            scorer = Scorer.load(path, provider=settings.provider, threads=settings.scoring_threads, expected=expected)
+            scorer = self._opened(path, expected)
             # In the block, as ranking in two stages loads another graph out of the folder.
             ends, elsewhere = self._inform(scorer)
         with self._changing:
@@ -233,6 +243,16 @@ class Serving:
             self._permit(scorer)
             take(scorer)
         self.encoding.put(elsewhere.values())
+
+    def _opened(self, path: Path, expected: Expected) -> Scorer:
+        """A release's scorer; made on what lists leave of the processors, where there are lists.
+
+        Not with several scoring threads: those that a session starts would be as modest as who makes it.
+        """
+        load = partial(Scorer.load, path, provider=self._settings.provider, expected=expected)
+        if self.recommender.scorer is None or self._settings.scoring_threads != 1:
+            return load(threads=self._settings.scoring_threads)
+        return self._loading.submit(load, threads=1).result()
 
     def _inform(self, scorer: Scorer) -> tuple[dict[int, int], dict[str, CatalogueItem]]:
         """Let a release know the catalogue, and rank as is set.
@@ -253,8 +273,10 @@ class Serving:
             log.info("release %s takes over the vectors of %d products", scorer.version, taken)
         ends = {partition: span.high for partition, span in spans(settings, topic).items()}
         elsewhere: dict[str, CatalogueItem] = {}
-        for messages in read_batches(settings, topic, end_offsets=ends):
+        for messages in read_batches(settings, topic, end_offsets=ends, batch=ENCODE_BATCH):
             elsewhere |= self._tell(scorer, *catalogue_changes(messages))
+            if before is not None:
+                self._stopping.wait(BREATH_S)
         # After the catalogue, so that an index has all of it.
         scorer.retrieve(settings.retrieval)
         return ends, elsewhere
