@@ -33,9 +33,10 @@ demo: $(VENV)/.run
 	$(BIN)/mmrec demo $(ARGS)
 
 test: $(VENV)/.dev
-# Pages are tested in a process of their own: the browser's driver keeps an event loop running beside the tests.
+# Pages are tested in a process of their own: the browser's driver keeps an event loop running beside the tests. Files
+# go out in the order of their names, as those with the fewest tests, which would come last, take the longest.
 ifeq ($(strip $(ARGS)),)
-	$(BIN)/pytest --numprocesses $(PROCESSES) --dist loadfile --ignore=tests/storefront/browser
+	$(BIN)/pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder --ignore=tests/storefront/browser
 	$(BIN)/pytest --numprocesses $(PROCESSES) --dist loadfile tests/storefront/browser
 else
 	$(BIN)/pytest $(ARGS)

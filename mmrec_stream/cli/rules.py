@@ -39,10 +39,14 @@ def check(file: RulesFile, bootstrap: Bootstrap = None) -> None:
 
     Example: `mmrec rules check shop.toml`
     """
+    from mmrec_stream.kafka.admin import Cluster
+
     found = read_file(file)
     _policy_of(found)
+    settings = load_settings(bootstrap=bootstrap)
     try:
-        columns, _ = _catalogue(load_settings(bootstrap=bootstrap))
+        Cluster(settings).brokers()  # which says within seconds that there is none; reading waits for elections
+        columns, _ = _catalogue(settings)
     except NoBrokerError as error:
         typer.echo(f"{file}: the rules are right; what they take out is not known: {error}")
         return
