@@ -10,8 +10,8 @@ from mmrec_stream.kafka.clients import producer_config
 from mmrec_stream.settings import Settings
 from streams.ownership import Ticket
 
-POLL_S = 0.002
-"""How often confirmations are fetched while some are awaited. They move only commits and back-pressure, so 2 ms is
+POLL_S = 0.005
+"""How often confirmations are fetched while some are awaited. They move only commits and back-pressure, so 5 ms is
 soon enough; each look costs 10 µs."""
 
 LIST_TIMEOUT_S = 4.0
