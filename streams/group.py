@@ -28,8 +28,8 @@ larger its chunks, the fewer profiles it touches twice, and beyond this a chunk 
 a tenth of a second."""
 
 GATHER_S = 0.004
-"""Fetches that bring something lie at least so far apart. Most of what a few events cost is the way round and one run of
-the ranker, whether they are one or four: at 1,000 a second half of the processor time, for 2.5 ms later lists at the
+"""Fetches that bring something lie at least so far apart. Most of what a few events cost is the way round and one run
+of the ranker, whether they are one or four: at 1,000 a second half of the processor time, for 2.5 ms later lists at the
 median and an earlier 99th percentile. Who acts alone, waits for nothing; under load, a fetch's work takes longer than
 this anyway."""
 

@@ -12,7 +12,7 @@ from mmrec_stream.settings import Settings
 from mmrec_stream.storefront.window import Delivery
 
 LINGER_MS = 0.5
-"""How long a batch waits for company: a page waits for its answer, and events of the same request come together anyway."""
+"""How long a batch waits for company: a page waits for its answer, and events of one request come together anyway."""
 
 MAX_WAITING = 20_000
 """Records that may wait for the broker: some seconds of a busy shop, 10 MB. Beyond, pages are told to come back."""
